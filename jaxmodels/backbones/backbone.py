@@ -1,0 +1,64 @@
+"""Backbone: what the suite needs to know of any image backbone, whatever its architecture."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels import ports
+from jaxmodels.ports import Shapes, Writers
+
+
+class Backbone(NamedTuple):
+    """A Flax module from images to pooled features, with the few facts that tuners and heads rest on.
+
+    Attributes:
+        name: size and kind, such as 'vit_b16'; stands in the header of saved tuners.
+        module: images (B, H, W, 3) -> features (B, D); its method `tail` maps the last block's output to features.
+        image_size: side of the square input in pixels.
+        width: D, the width of the features.
+        blocks: paths of the residual blocks, in order; 'PATH/out' is a block's output port, 'tokens' the first input.
+    """
+
+    name: str
+    module: nn.Module
+    image_size: int
+    width: int
+    blocks: tuple[str, ...]
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh random parameters (timm's initialisation)."""
+        images = jnp.zeros((1, self.image_size, self.image_size, 3))
+        return self.module.init(key, images)["params"]
+
+    def apply(self, params: Any, images: jax.Array, *, writers: Writers | None = None, key: jax.Array | None = None):
+        """Features (B, D) of images (B, H, W, 3); `key` switches stochastic depth on."""
+        rngs = {} if key is None else {"drop_path": key}
+        with ports.write(writers or {}):
+            return self.module.apply({"params": params}, images, rngs=rngs)
+
+    def read(self, params: Any, images: jax.Array, paths: tuple[str, ...]) -> dict[str, jax.Array]:
+        """Activations at port paths, deterministic: path -> array."""
+        wanted = set(paths)
+
+        def keep(module: nn.Module, method: str) -> bool:
+            return method == "__call__" and "/".join(module.path) in wanted
+
+        _, sown = self.module.apply({"params": params}, images, capture_intermediates=keep, mutable="intermediates")
+        return {path: ports.captured(sown["intermediates"], path) for path in paths}
+
+    def tail(self, params: Any, x: jax.Array) -> jax.Array:
+        """Final norm and pooling of the last block's output: (B, N, D) -> (B, D)."""
+        return self.module.apply({"params": params}, x, method="tail")
+
+    def shapes(self) -> Shapes:
+        """Shapes at every port and of every parameter, without computing anything."""
+        images = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.float32)
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        return ports.shapes(lambda p, x: self.module.apply({"params": p}, x), params, images)
+
+    def frozen_reads(self, params: Any, images: jax.Array, paths: tuple[str, ...]) -> Mapping[str, jax.Array]:
+        """`read`, cut off from differentiation on both sides: no residual of the backbone is kept."""
+        return jax.lax.stop_gradient(self.read(jax.lax.stop_gradient(params), images, paths))

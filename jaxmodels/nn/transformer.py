@@ -1,0 +1,101 @@
+"""Layers that several transformer backbones share: attention with its log-sum-exp, the MLP, stochastic depth."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmodels.ports import Port
+
+
+def attend(
+    q: Float[Array, "b n h d"], k: Float[Array, "b m h d"], v: Float[Array, "b m h d"], bias: Array | None = None
+) -> tuple[Float[Array, "b n h d"], Float[Array, "b h n"]]:
+    """Softmax attention that also returns its normaliser: softmax(q k^T / sqrt(d) + bias) v and the log-sum-exp.
+
+    Two attentions over disjoint keys merge exactly from their outputs and log-sum-exps, which is what unbinds prefixes
+    and prompts from a backbone. Logits and softmax are computed in float32 (or wider).
+
+    Args:
+        q: queries (B, N, H, d).
+        k: keys (B, M, H, d).
+        v: values (B, M, H, d).
+        bias: added to the logits, broadcast against (B, H, N, M).
+
+    Returns:
+        out (B, N, H, d) in v's dtype, lse (B, H, N) in float32 or wider.
+    """
+    # Scaling the queries instead of the logits touches d numbers per query instead of M.
+    scaled = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    logits = jnp.einsum("bnhd,bmhd->bhnm", scaled, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32))
+    if bias is not None:
+        logits = logits + bias
+    peak = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    weights = jnp.exp(logits - peak)
+    total = weights.sum(-1, keepdims=True)
+    out = jnp.einsum("bhnm,bmhd->bnhd", (weights / total).astype(v.dtype), v)
+    return out, (jnp.log(total) + peak)[..., 0]
+
+
+class Attend(nn.Module):
+    """`attend` as a port: writers see queries, keys and values already split into heads."""
+
+    @nn.compact
+    def __call__(self, q, k, v, bias=None):
+        """See `attend`."""
+        return attend(q, k, v, bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with separate q, k, v projections; ports q_proj, k_proj, v_proj, core, proj."""
+
+    heads: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """Attention over the tokens of each example."""
+        width = x.shape[-1]
+
+        def project(name: str) -> Float[Array, "b n h d"]:
+            y = nn.Dense(width, dtype=self.dtype, kernel_init=trunc_normal, name=name)(x)
+            return y.reshape(*y.shape[:-1], self.heads, width // self.heads)
+
+        out, _ = Attend(name="core")(project("q_proj"), project("k_proj"), project("v_proj"))
+        return nn.Dense(width, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(out.reshape(x.shape))
+
+
+class Mlp(nn.Module):
+    """fc2(GELU(fc1(x))), with the exact (erf) GELU of the published checkpoints."""
+
+    hidden: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """Applies the two layers to the last axis."""
+        h = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=trunc_normal, name="fc1")(x)
+        h = Port(name="act")(nn.gelu(h, approximate=False))
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=trunc_normal, name="fc2")(h)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a whole residual branch per example and rescales the others by 1/(1 - rate).
+
+    Active exactly when the caller provides the rng 'drop_path'; without it the layer is the identity.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
+        """Returns x, or x with whole examples zeroed."""
+        if self.rate == 0.0 or not self.has_rng("drop_path"):
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        keep = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, shape)
+        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
+
+
+# timm's default initialisation: standard deviation 0.02 before a cut at +-2 (absolute), so hardly anything is cut.
+trunc_normal = nn.initializers.truncated_normal(stddev=0.02, lower=-100.0, upper=100.0)
