@@ -1,6 +1,6 @@
 """Backbone: what the suite needs to know of any image backbone, whatever its architecture."""
 
-from collections.abc import Mapping
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -39,14 +39,27 @@ class Backbone(NamedTuple):
         with ports.write(writers or {}):
             return self.module.apply({"params": params}, images, rngs=rngs)
 
-    def read(self, params: Any, images: jax.Array, paths: tuple[str, ...]) -> dict[str, jax.Array]:
-        """Activations at port paths, deterministic: path -> array."""
+    def read(
+        self,
+        params: Any,
+        images: jax.Array,
+        paths: tuple[str, ...],
+        *,
+        writers: Writers | None = None,
+        key: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Activations at port paths (after the writers there): path -> array."""
+        ports.check_known(paths, self.shapes().ports, f"{self.name}: cannot read")
         wanted = set(paths)
+        rngs = {} if key is None else {"drop_path": key}
 
         def keep(module: nn.Module, method: str) -> bool:
             return method == "__call__" and "/".join(module.path) in wanted
 
-        _, sown = self.module.apply({"params": params}, images, capture_intermediates=keep, mutable="intermediates")
+        with ports.write(writers or {}):
+            _, sown = self.module.apply(
+                {"params": params}, images, rngs=rngs, capture_intermediates=keep, mutable="intermediates"
+            )
         return {path: ports.captured(sown["intermediates"], path) for path in paths}
 
     def tail(self, params: Any, x: jax.Array) -> jax.Array:
@@ -55,10 +68,11 @@ class Backbone(NamedTuple):
 
     def shapes(self) -> Shapes:
         """Shapes at every port and of every parameter, without computing anything."""
-        images = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.float32)
-        params = jax.eval_shape(self.init, jax.random.key(0))
-        return ports.shapes(lambda p, x: self.module.apply({"params": p}, x), params, images)
+        return _shapes(self)
 
-    def frozen_reads(self, params: Any, images: jax.Array, paths: tuple[str, ...]) -> Mapping[str, jax.Array]:
-        """`read`, cut off from differentiation on both sides: no residual of the backbone is kept."""
-        return jax.lax.stop_gradient(self.read(jax.lax.stop_gradient(params), images, paths))
+
+@functools.lru_cache(maxsize=64)  # every part of a chained tuner asks; one abstract evaluation of ViT-H takes a second
+def _shapes(backbone: Backbone) -> Shapes:
+    images = jax.ShapeDtypeStruct((1, backbone.image_size, backbone.image_size, 3), jnp.float32)
+    params = jax.eval_shape(backbone.init, jax.random.key(0))
+    return ports.shapes(lambda p, x: backbone.module.apply({"params": p}, x), params, images)

@@ -77,6 +77,13 @@ class ViT(nn.Module):
     epsilon: float = 1e-6
     dtype: jnp.dtype | None = None
 
+    def setup(self):
+        """What `tail` needs too; the rest is created where it is used."""
+        self.norm = nn.LayerNorm(self.epsilon, dtype=self.dtype)
+        self.pooled = Port()
+        if self.pre_logits:  # of the ImageNet-21k heads; PEFT papers drop it
+            self.representation = nn.Dense(self.size.width, dtype=self.dtype)
+
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b c"]:
         """Normalised images -> class-token features; image sides must be multiples of the patch."""
@@ -97,13 +104,12 @@ class ViT(nn.Module):
             x = block(heads, float(rate), self.epsilon, self.dtype, name=f"block{i}")(x)
         return self.tail(x)
 
-    @nn.compact_name_scope
     def tail(self, x: Float[Array, "b n c"]) -> Float[Array, "b c"]:
         """Final norm and pooling: tokens (B, 1 + N, D) -> features (B, D)."""
-        x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(x)[:, 0]
-        if self.pre_logits:  # of the ImageNet-21k heads; PEFT papers drop it
-            x = jnp.tanh(nn.Dense(x.shape[-1], dtype=self.dtype, name="pre_logits")(x))
-        return Port(name="pooled")(x)
+        x = self.norm(x)[:, 0]
+        if self.pre_logits:
+            x = jnp.tanh(self.representation(x))
+        return self.pooled(x)
 
 
 def vit(
