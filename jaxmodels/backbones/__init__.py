@@ -1,0 +1,1 @@
+"""Backbones: images (or other inputs) to features, with named ports."""

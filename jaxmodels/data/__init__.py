@@ -1,0 +1,1 @@
+"""Sources and pipelines; knows no model."""

@@ -1,0 +1,1 @@
+"""State, trainer, optimizer partition, checkpoints, metrics."""
