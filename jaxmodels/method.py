@@ -2,7 +2,8 @@
 
 The trainer, the optimizer partition, the checkpoint and the report work on any `Method` and know none by name. Arrays
 travel as arguments (never closed over), randomness comes from the key alone, and whatever changes without a gradient
-(batch statistics, memory banks, sparsity levels) is the `state` that goes in with the variables and comes back in `Aux`.
+(batch statistics, memory banks, sparsity levels) is the `state` that goes in with the variables and comes back in
+`Aux`.
 """
 
 from collections.abc import Callable, Mapping

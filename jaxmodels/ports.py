@@ -1,10 +1,10 @@
 """Ports: tuners and readers stay outside the backbone.
 
-Every interesting activation of a backbone is the output of a named submodule; its path ('block3/attn/q_proj') is a port.
-Writing at a port is `nn.intercept_methods`, reading is `capture_intermediates`; the backbone's code never changes and the
-tuner's parameters are a tree of their own. A writer wraps the port's call, as a decorator would, and must be a pure
-function of its arguments and of arrays it closes over: creating Flax modules inside an interceptor leaks tracers as soon
-as a block is rematerialised.
+Every interesting activation of a backbone is the output of a named submodule; its path ('block3/attn/q_proj') is a
+port. Writing at a port is `nn.intercept_methods`, reading is `capture_intermediates`; the backbone's code never
+changes and the tuner's parameters are a tree of their own. A writer wraps the port's call, as a decorator would, and
+must be a pure function of its arguments and of arrays it closes over: creating Flax modules inside an interceptor
+leaks tracers as soon as a block is rematerialised.
 """
 
 from collections.abc import Callable, Mapping

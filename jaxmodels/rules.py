@@ -1,8 +1,9 @@
-"""Path rules: ordered (pattern, value) pairs over the '/'-joined paths of a parameter tree; the first full match decides.
+"""Path rules: ordered (pattern, value) pairs over '/'-joined parameter paths; the first full match decides.
 
 One small idea serves freezing, optimizer groups, weight decay and sharding. Freezing is *splitting*: two trees of one
-shape with None in the gaps, of which one is differentiated and the other is a plain argument. A zeroed update would cost
-the gradient, its memory and its all-reduce, and would make a global-norm clip divide by gradients that nobody uses.
+shape with None in the gaps, of which one is differentiated and the other is a plain argument. A zeroed update would
+cost the gradient, its memory and its all-reduce, and would make a global-norm clip divide by gradients that nobody
+uses.
 """
 
 import difflib

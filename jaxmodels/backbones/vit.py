@@ -1,7 +1,7 @@
 """Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929): images (B, H, W, 3) -> features (B, D).
 
-Names follow timm's `vit_base_patch16_224`; q, k and v are separate. Pre-norm blocks, exact GELU, no LayerScale, the class
-token (with its own position entry) is the feature. Ports, in the order in which data passes:
+Names follow timm's `vit_base_patch16_224`; q, k and v are separate. Pre-norm blocks, exact GELU, no LayerScale, the
+class token (with its own position entry) is the feature. Ports, in the order in which data passes:
 
     embed                                patch embedding (B, h, w, D), before class token and positions
     tokens                               input of block 0 (B, 1 + N, D)

@@ -1,7 +1,7 @@
 """LoRA: low-rank updates of linear layers (Hu et al. 2021, arXiv 2106.09685).
 
-W' = W + s A B with A (in, r), B (r, out) and s = alpha / r. In training the update is a side branch, so that no gradient
-of a full matrix is ever formed; `merge` adds it into the weights.
+W' = W + s A B with A (in, r), B (r, out) and s = alpha / r. In training the update is a side branch, so that no
+gradient of a full matrix is ever formed; `merge` adds it into the weights.
 """
 
 from collections.abc import Sequence

@@ -63,7 +63,9 @@ class Tuner(NamedTuple):
 
 
 def chain(*tuners: Tuner) -> Tuner:
-    """Several tuners as one; at a shared port the later one wraps the earlier. Parameters and state are keyed by method.
+    """Several tuners as one; at a shared port the later one wraps the earlier.
+
+    Parameters and state are keyed by method name.
 
     Raises:
         ValueError: no tuner, or more than one bypass.

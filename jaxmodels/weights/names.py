@@ -1,8 +1,8 @@
 """Weight maps: a table of rows (published name, our paths, layout) that reads checkpoints, and reversed writes them.
 
-A layout is an einops pattern from the published array to ours; an array that holds several of ours (a fused qkv) has the
-stacking axis n. '{}' in a name is the index of a block. Reading ends with every key read and every path filled, or with an
-error that names what is left over.
+A layout is an einops pattern from the published array to ours; an array that holds several of ours (a fused qkv) has
+the stacking axis n. '{}' in a name is the index of a block. Reading ends with every key read and every path filled, or
+with an error that names what is left over.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Checks every fixture file under a folder: `python -m tests.parity DIR [--method NAME]`.
 
-DIR has one sub-folder per method or backbone. One line per file: the worst error of each compared quantity, PASS, FAIL or
-SKIPPED. Exits with 1 on any failure, on a file nobody knows, and on a file of which nothing was compared.
+DIR has one sub-folder per method or backbone. One line per file: the worst error of each compared quantity, PASS, FAIL
+or SKIPPED. Exits with 1 on any failure, on a file nobody knows, and on a file of which nothing was compared.
 """
 
 import argparse
