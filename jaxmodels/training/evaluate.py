@@ -1,0 +1,49 @@
+"""Evaluation: exact means over a data set whose last batch may be padded."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.method import Batch, Mean, Method
+
+Metric = Callable[[Any, Batch], dict[str, Mean]]
+
+
+def top1(logits: jax.Array, batch: Batch) -> dict[str, Mean]:
+    """Top-1 accuracy in [0, 1] of logits (B, C) against batch['label'] (B,); the first of tied classes counts."""
+    correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+    return {"accuracy": Mean.of(correct, batch.get("mask"))}
+
+
+@functools.lru_cache(maxsize=32)
+def evaluation_step(method: Method, metric: Metric = top1) -> Callable[[Any, Batch], dict[str, Mean]]:
+    """The jitted (variables, batch) -> metrics of one batch."""
+    return jax.jit(lambda variables, batch: metric(method.predict(variables, batch), batch))
+
+
+def evaluate(method: Method, variables: Any, batches: Iterable[Batch], *, metric: Metric = top1) -> dict[str, float]:
+    """Means of `metric` over all batches.
+
+    Args:
+        method: what to evaluate.
+        variables: its parameters and state.
+        batches: any iterable; a padded batch carries 'mask' (B,), 1 where an example counts.
+        metric: (outputs, batch) -> name -> `Mean`.
+
+    Returns:
+        name -> mean over all examples that count.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    step = evaluation_step(method, metric)
+    total: dict[str, Mean] | None = None
+    for batch in batches:
+        means = step(variables, batch)
+        total = means if total is None else {name: total[name].merge(mean) for name, mean in means.items()}
+    if total is None:
+        raise ValueError("evaluate: found no batch")
+    return {name: mean.value() for name, mean in total.items()}

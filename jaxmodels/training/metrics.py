@@ -1,0 +1,62 @@
+"""Where a run's numbers go: metrics.jsonl (one JSON object a line) and TensorBoard events, both append-only."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """Writes scalars by step; after a resume, lines beyond the resumed step are removed first."""
+
+    def __init__(self, workdir: str | Path, *, resumed_at: int | None = None):
+        self.path = Path(workdir) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [] if resumed_at is None else [row for row in read_metrics(self.path) if row["step"] <= resumed_at]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._lines = self.path.open("a", encoding="utf-8")
+        purge = None if resumed_at is None else resumed_at + 1
+        self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=purge)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends one line and one event per value; not-a-number is written as null."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        self._lines.close()
+        self._events.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a line cut off by a kill is ignored, a missing file has no rows."""
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # only the last line can be incomplete
+    return rows
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replaces a small file atomically: complete on disk, or unchanged."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""TrainState and the train step: one pure function for every method."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmodels.method import Batch, Mean, Method
+from jaxmodels.rules import merge, split
+
+
+class TrainState(NamedTuple):
+    """Everything that changes while training, and nothing that does not.
+
+    Attributes:
+        step: number of optimizer steps done.
+        trained: the trained half of the parameters (None where a leaf is frozen).
+        opt_state: of the optimizer, over trained leaves only.
+        state: the method's state.
+        ema: moving average of `trained`, or None.
+        key: data of the run's random key; step i uses fold_in(key, i).
+    """
+
+    step: jax.Array
+    trained: Any
+    opt_state: Any
+    state: Any
+    ema: Any
+    key: jax.Array
+
+
+StepFunction = Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Mean]]]
+
+
+def begin(
+    method: Method, optimizer: optax.GradientTransformation, variables: Any, *, seed: int, ema: float | None = None
+) -> tuple[TrainState, Any]:
+    """Fresh state of a run and the frozen parameters beside it.
+
+    The trained leaves are copied, because the step donates them and the caller may keep `variables`.
+    """
+    trained, frozen = split(variables["params"], method.groups)
+    trained, state = jax.tree.map(jnp.array, (trained, variables["state"]))
+    average = jax.tree.map(jnp.array, trained) if ema is not None else None
+    key = jax.random.key_data(jax.random.key(seed))
+    return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), state, average, key), frozen
+
+
+@functools.lru_cache(maxsize=32)  # runs that share method and optimizer (one per task, say) share the compiled step
+def train_step(
+    method: Method, optimizer: optax.GradientTransformation, *, accumulate: int = 1, ema: float | None = None
+) -> StepFunction:
+    """The jitted step (TrainState, frozen, batch) -> (TrainState, metrics); the state's buffers are donated.
+
+    Gradients are taken with respect to the trained leaves; the frozen tree is an argument of the program.
+
+    Args:
+        method: what to train.
+        optimizer: over the trained leaves.
+        accumulate: micro-batches per step; the batch size must be a multiple.
+        ema: decay of the moving average of the trained leaves, None for no average.
+    """
+
+    def loss_of(trained, frozen, state, batch, key):
+        return method.loss({"params": merge(trained, frozen), "state": state}, batch, key)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+    def gradients(ts: TrainState, frozen, batch, key):
+        if accumulate == 1:
+            (_, aux), grads = gradient(ts.trained, frozen, ts.state, batch, key)
+            return grads, aux.state, aux.metrics
+        return accumulated(gradient, accumulate, ts, frozen, batch, key)
+
+    def step(ts: TrainState, frozen, batch):
+        key = jax.random.fold_in(jax.random.wrap_key_data(ts.key), ts.step)
+        grads, state, metrics = gradients(ts, frozen, batch, key)
+        updates, opt_state = optimizer.update(grads, ts.opt_state, ts.trained)
+        trained = optax.apply_updates(ts.trained, updates)
+        state = method.after_step(trained, grads, state)
+        average = ts.ema if ema is None else optax.incremental_update(trained, ts.ema, 1.0 - ema)
+        metrics = {**metrics, "gradient_norm": Mean(optax.tree.norm(grads), jnp.ones(()))}
+        return TrainState(ts.step + 1, trained, opt_state, state, average, ts.key), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def accumulated(gradient: Callable, parts: int, ts: TrainState, frozen: Any, batch: Batch, key: jax.Array):
+    """Gradients of the whole batch from `parts` micro-batches in turn, weighted by the examples that count."""
+    size = jax.tree.leaves(batch)[0].shape[0]
+    if size % parts:
+        raise ValueError(f"accumulate: found {parts}, expected a divisor of the batch size {size}")
+    micro = jax.tree.map(lambda x: x.reshape(parts, size // parts, *x.shape[1:]), batch)
+
+    def body(carry, inputs):
+        total, weight, state = carry
+        part, i = inputs
+        (_, aux), grads = gradient(ts.trained, frozen, state, part, jax.random.fold_in(key, i))
+        examples = part["mask"].sum() if "mask" in part else jnp.float32(size // parts)
+        total = jax.tree.map(lambda a, g: a + examples * g, total, grads)
+        return (total, weight + examples, aux.state), aux.metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, ts.trained)
+    (total, weight, state), metrics = jax.lax.scan(body, (zeros, jnp.zeros(()), ts.state), (micro, jnp.arange(parts)))
+    grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), total)
+    return grads, state, jax.tree.map(lambda x: x.sum(0), metrics)
+
+
+def variables_of(ts: TrainState, frozen: Any, *, average: bool = False) -> dict[str, Any]:
+    """The method's variables at a state of training; `average` takes the moving average instead."""
+    return {"params": merge(ts.ema if average else ts.trained, frozen), "state": ts.state}
