@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmodels import ports
 from jaxmodels.ports import Shapes, Writers
@@ -33,7 +34,7 @@ class Backbone(NamedTuple):
         images = jnp.zeros((1, self.image_size, self.image_size, 3))
         return self.module.init(key, images)["params"]
 
-    def apply(self, params: Any, images: jax.Array, *, writers: Writers | None = None, key: jax.Array | None = None):
+    def apply(self, params: Any, images: ArrayLike, *, writers: Writers | None = None, key: jax.Array | None = None):
         """Features (B, D) of images (B, H, W, 3); `key` switches stochastic depth on."""
         rngs = {} if key is None else {"drop_path": key}
         with ports.write(writers or {}):
@@ -42,7 +43,7 @@ class Backbone(NamedTuple):
     def read(
         self,
         params: Any,
-        images: jax.Array,
+        images: ArrayLike,
         paths: tuple[str, ...],
         *,
         writers: Writers | None = None,

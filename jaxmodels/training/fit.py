@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxmodels.training.metrics import MetricsWriter
 from jaxmodels.training.state import TrainState, begin, train_step, variables_of
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Random access by step: batches[step] is a pure function of the step (and of the seed it was built with)."""
 
@@ -81,7 +82,7 @@ def fit(
         batches: batches[step] gives the batch of step 0, 1, ...; see `data.batches`.
         optimizer: over the trained leaves, such as `adamw(method.groups, 1e-3)`.
         steps: optimizer steps in all.
-        variables: where to start (published weights, say); method.init(key(seed), batches[0]) unless given. 
+        variables: where to start (published weights, say); method.init(key(seed), batches[0]) unless given.
         seed: of the run's random key.
         workdir: folder for metrics.jsonl, TensorBoard events and checkpoints; None writes nothing.
         resume: go on from the newest checkpoint of the workdir.
@@ -162,9 +163,9 @@ class _Run:
         pending = [(s, jax.tree.map(np.asarray, metrics)) for s, metrics in self._pending]
         self._pending = []
         for s, metrics in pending:
-            for name, mean in metrics.items():
-                if not np.isfinite(mean.total):
-                    raise NonFinite(f"step {s}: {name} is {mean.value()}; {self._last_good()}")
+            bad = [name for name, mean in metrics.items() if not np.isfinite(mean.total)]
+            if bad:
+                raise NonFinite(f"step {s}: no finite number any more: {', '.join(bad)}; {self._last_good()}")
         totals = pending[0][1]
         for _, metrics in pending[1:]:
             totals = {name: totals[name].merge(mean) for name, mean in metrics.items()}

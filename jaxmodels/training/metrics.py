@@ -37,13 +37,13 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a line cut off by a kill is ignored, a missing file has no rows."""
+    """The rows of a file of JSON lines; a line cut off by a kill is left out, a missing file has no rows."""
     rows = []
     for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break  # only the last line can be incomplete
+            continue
     return rows
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.method import Aux, Mean, Method
@@ -82,7 +83,7 @@ def features(backbone: Backbone, tuner: Tuner, params: Any, state: Any, batch: A
     return tuner.bypass(params["tuner"], reads, lambda x: backbone.tail(params["backbone"], x))
 
 
-def bypass_reads(backbone: Backbone, tuner: Tuner, params: Any, state: Any, images: jax.Array, key: jax.Array | None):
+def bypass_reads(backbone: Backbone, tuner: Tuner, params: Any, state: Any, images: ArrayLike, key: jax.Array | None):
     """What a bypass reads. Where nothing upstream trains it is detached: the backbone then keeps no residuals.
 
     The backbone runs without stochastic depth, so that cached features equal computed ones.
