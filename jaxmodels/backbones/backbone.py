@@ -38,7 +38,7 @@ class Backbone(NamedTuple):
         """Features (B, D) of images (B, H, W, 3); `key` switches stochastic depth on."""
         rngs = {} if key is None else {"drop_path": key}
         with ports.write(writers or {}):
-            return self.module.apply({"params": params}, images, rngs=rngs)
+            return self.module.apply({"params": params}, jnp.asarray(images), rngs=rngs)
 
     def read(
         self,
@@ -59,7 +59,7 @@ class Backbone(NamedTuple):
 
         with ports.write(writers or {}):
             _, sown = self.module.apply(
-                {"params": params}, images, rngs=rngs, capture_intermediates=keep, mutable="intermediates"
+                {"params": params}, jnp.asarray(images), rngs=rngs, capture_intermediates=keep, mutable="intermediates"
             )
         return {path: ports.captured(sown["intermediates"], path) for path in paths}
 

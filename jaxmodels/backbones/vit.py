@@ -85,7 +85,7 @@ class ViT(nn.Module):
             self.representation = nn.Dense(self.size.width, dtype=self.dtype)
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b c"]:
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
         """Normalised images -> class-token features; image sides must be multiples of the patch."""
         width, depth, heads, patch = self.size
         if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % patch or images.shape[2] % patch:

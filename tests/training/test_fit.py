@@ -236,7 +236,7 @@ def test_resuming_another_method_names_the_difference(tmp_path):
     from jaxmodels.tuning.lora import lora
 
     other = small_method(lora(3))
-    with pytest.raises(ValueError, match=r"q_proj:a' is \(16, 2\), expected \(16, 3\)"):
+    with pytest.raises(ValueError, match=r"k_proj:a' is \(16, 2\), expected \(16, 3\)"):
         fit(other, batches, adamw(other.groups, 1e-2), steps=4, workdir=tmp_path, resume=True)
 
 
