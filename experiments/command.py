@@ -1,0 +1,49 @@
+"""What every experiment's command line shares: flags from a dataclass, errors in one line, Ctrl-C that can be resumed."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from jaxmodels.training.fit import Interrupted, NonFinite
+
+Config = TypeVar("Config")
+
+WRONG_INPUT, NOT_FINITE, INTERRUPTED = 2, 1, 130  # exit statuses
+
+
+def parse(config: type[Config], description: str, argv: Sequence[str] | None = None) -> Config:
+    """Flags -> the dataclass; a wrong flag or choice exits with status 2 and names the right ones."""
+    return tyro.cli(config, description=description, args=argv, use_underscores=True)
+
+
+def run(main: Callable[[Any], None], config: type[Any], description: str, module: str) -> NoReturn:
+    """Runs an experiment's main function and exits as people expect.
+
+    Wrong input is one line on standard error and status 2; a loss that is no number is status 1; Ctrl-C says how to go on
+    and is status 130.
+    """
+    argv = sys.argv[1:]
+    try:
+        main(parse(config, description, argv))
+    except Interrupted as stop:
+        _say(f"Interrupted after step {stop.step}.")
+        if stop.saved:
+            _say(f"Resume with: python -m {module} {shlex.join([a for a in argv if a != '--resume'])} --resume")
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        _say("Interrupted. Finished tasks are kept; --resume goes on after them.")
+        sys.exit(INTERRUPTED)
+    except NonFinite as error:
+        _say(f"Error: {error}")
+        sys.exit(NOT_FINITE)
+    except (ValueError, OSError) as error:
+        _say(f"Error: {' '.join(str(error).split())}")
+        sys.exit(WRONG_INPUT)
+    sys.exit(0)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
