@@ -1,4 +1,5 @@
-"""What every experiment's command line shares: flags from a dataclass, errors in one line, Ctrl-C that can be resumed."""
+"""What every experiment's command line shares: flags from a dataclass, errors in one line, Ctrl-C that can be
+resumed."""
 
 import shlex
 import sys
@@ -22,8 +23,8 @@ def parse(config: type[Config], description: str, argv: Sequence[str] | None = N
 def run(main: Callable[[Any], None], config: type[Any], description: str, module: str) -> NoReturn:
     """Runs an experiment's main function and exits as people expect.
 
-    Wrong input is one line on standard error and status 2; a loss that is no number is status 1; Ctrl-C says how to go on
-    and is status 130.
+    Wrong input is one line on standard error and status 2; a loss that is no number is status 1; Ctrl-C says how to go
+    on and is status 130.
     """
     argv = sys.argv[1:]
     try:

@@ -47,7 +47,9 @@ METHODS: dict[str, Choice] = {
         "SNELL: sparse tuning by kernelised low-rank matrices",
     ),
     "snella": Choice(
-        lambda c, n: jm.snella(rank=_or(c.rank, 8), target_ratio=_or(c.sparsity, 0.5), steps_per_epoch=n, epochs=c.epochs),
+        lambda c, n: jm.snella(
+            rank=_or(c.rank, 8), target_ratio=_or(c.sparsity, 0.5), steps_per_epoch=n, epochs=c.epochs
+        ),
         1e-3,
         "SNELLA: SNELL with Mix-K kernels and an adaptive budget per layer",
     ),
