@@ -1,8 +1,8 @@
 """Weight maps: a table of rows (published name, our paths, layout) that reads checkpoints, and reversed writes them.
 
 A layout is an einops pattern from the published array to ours; an array that holds several of ours (a fused qkv) has
-the stacking axis n. '{}' in a name is the index of a block. Reading ends with every key read and every path filled, or
-with an error that names what is left over.
+the stacking axis n. '{}' in a name is the index of a block; where only our path has one, the published array is the
+stack of all blocks. Reading ends with every key read and every path filled, or with an error that names what is left.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from einops import rearrange
+from einops import EinopsError, rearrange
 
 from jaxmodels.rules import leaf_names, nearest, path_name
 
@@ -31,15 +31,22 @@ class Row(NamedTuple):
 
 
 def expand(rows: Iterable[Row], blocks: int) -> list[Row]:
-    """The rows with '{}' replaced by each block's index."""
+    """The rows with '{}' replaced by each block's index.
+
+    >>> expand([Row('blocks.{}.norm1.bias', ('block{}/norm1/bias',))], 2)[1]
+    Row(theirs='blocks.1.norm1.bias', ours=('block1/norm1/bias',), layout='')
+    >>> expand([Row('blocks/norm1/bias', ('block{}/norm1/bias',), 'n c -> n c')], 2)[0].ours
+    ('block0/norm1/bias', 'block1/norm1/bias')
+    """
     expanded: list[Row] = []
     for row in rows:
-        if "{}" not in row.theirs:
+        each = [tuple(path.replace("{}", str(i)) for path in row.ours) for i in range(blocks)]
+        if "{}" in row.theirs:
+            expanded += [Row(row.theirs.replace("{}", str(i)), ours, row.layout) for i, ours in enumerate(each)]
+        elif "{}" in "".join(row.ours):
+            expanded.append(Row(row.theirs, tuple(path for ours in each for path in ours), row.layout))
+        else:
             expanded.append(row)
-            continue
-        for i in range(blocks):
-            ours = tuple(path.replace("{}", str(i)) for path in row.ours)
-            expanded.append(Row(row.theirs.replace("{}", str(i)), ours, row.layout))
     return expanded
 
 
@@ -48,7 +55,7 @@ def to_ours(array: np.ndarray, row: Row, axes: Mapping[str, int]) -> dict[str, n
     if not row.layout:
         return {row.ours[0]: array}
     out = rearrange(array, row.layout, **_used(row, axes))
-    return dict(zip(row.ours, out if len(row.ours) > 1 else [out], strict=True))
+    return dict(zip(row.ours, out if _is_stack(row) else [out], strict=True))
 
 
 def to_theirs(ours: Mapping[str, np.ndarray], row: Row, axes: Mapping[str, int]) -> np.ndarray:
@@ -57,14 +64,18 @@ def to_theirs(ours: Mapping[str, np.ndarray], row: Row, axes: Mapping[str, int])
     if not row.layout:
         return arrays[0]
     inward, outward = row.layout.split(" -> ")
-    stacked = np.stack(arrays) if len(arrays) > 1 else arrays[0]
+    stacked = np.stack(arrays) if _is_stack(row) else arrays[0]
     return rearrange(stacked, f"{outward} -> {inward}", **_used(row, axes))
+
+
+def _is_stack(row: Row) -> bool:
+    return "n" in re.findall(r"\w+", row.layout)
 
 
 def _used(row: Row, axes: Mapping[str, int]) -> dict[str, int]:
     letters = set(re.findall(r"\w+", row.layout))
     sizes = {name: size for name, size in axes.items() if name in letters}
-    return {**sizes, "n": len(row.ours)} if "n" in letters else sizes
+    return {**sizes, "n": len(row.ours)} if _is_stack(row) else sizes
 
 
 def read(
@@ -96,7 +107,7 @@ def read(
         if row.theirs not in published:
             raise ValueError(f"{source}: has no '{row.theirs}'{nearest(row.theirs, published)}")
         read_keys.add(row.theirs)
-        for path, array in to_ours(np.asarray(published[row.theirs]), row, axes or {}).items():
+        for path, array in _fit(np.asarray(published[row.theirs]), row, axes or {}, source).items():
             if path not in shapes:
                 raise ValueError(f"{source}: '{row.theirs}' is read into '{path}', which the model does not have")
             if array.shape != shapes[path].shape:
@@ -125,6 +136,15 @@ def write(params: Any, rows: Sequence[Row], *, axes: Mapping[str, int] | None = 
     if left:
         raise ValueError(f"nothing writes '{left[0]}'{_more(left)}")
     return {row.theirs: np.ascontiguousarray(to_theirs(ours, row, axes or {})) for row in rows}
+
+
+def _fit(array: np.ndarray, row: Row, axes: Mapping[str, int], source: str) -> dict[str, np.ndarray]:
+    try:
+        return to_ours(array, row, axes)
+    except EinopsError:
+        sizes = "".join(f", {name}={size}" for name, size in _used(row, axes).items())
+        expected = f"{row.layout.split(' -> ')[0]}{sizes}"
+        raise ValueError(f"{source}: '{row.theirs}' has the shape {array.shape}, expected ({expected})") from None
 
 
 def _leaves(tree: Any):
