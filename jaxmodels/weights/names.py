@@ -51,7 +51,7 @@ def expand(rows: Iterable[Row], blocks: int) -> list[Row]:
 
 
 def to_ours(array: np.ndarray, row: Row, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """One published array as our arrays, by path; `axes` gives sizes that a layout needs (such as h, the heads)."""
+    """One published array as our arrays, by path; `axes` gives sizes that a layout needs (such as heads)."""
     if not row.layout:
         return {row.ours[0]: array}
     out = rearrange(array, row.layout, **_used(row, axes))
