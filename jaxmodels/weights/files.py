@@ -177,7 +177,7 @@ def _read_shards(index: Path) -> Arrays:
 
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: _widened(file[name]) for name in file.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, AttributeError, OSError) as error:
         raise ValueError(f"{path}: is damaged or no .npz of plain arrays ({_line(error)})") from None
