@@ -50,9 +50,9 @@ def forward(file: Path) -> list[Quantity]:
     worst = max(each, key=lambda q: np.inf if np.isnan(q.error) else q.error)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(arrays["y"])).mean()
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, head, images))
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), (params, head, images))
         features = backbone.module.apply({"params": wide[0]}, wide[2])
-        logits_wide = np.asarray(features) @ wide[1]["kernel"] + wide[1]["bias"]
+        logits_wide = features @ wide[1]["kernel"] + wide[1]["bias"][None]
     return [
         written_back,
         worst._replace(name=f"activations:{worst.name}"),
