@@ -18,6 +18,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxmodels.backbones.backbone import Backbone
@@ -50,7 +51,7 @@ class Block(nn.Module):
     heads: int
     drop_path: float = 0.0
     epsilon: float = 1e-6
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
@@ -75,7 +76,7 @@ class ViT(nn.Module):
     pre_logits: bool = False
     remat: bool = False
     epsilon: float = 1e-6
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     def setup(self):
         """What `tail` needs too; the rest is created where it is used."""
@@ -120,7 +121,7 @@ def vit(
     pre_logits: bool = False,
     remat: bool = False,
     epsilon: float = 1e-6,
-    dtype: jnp.dtype | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Backbone:
     """A Vision Transformer.
 

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxmodels.ports import Port
@@ -50,7 +51,7 @@ class Attention(nn.Module):
     """Multi-head self-attention with separate q, k, v projections; ports q_proj, k_proj, v_proj, core, proj."""
 
     heads: int
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
@@ -69,7 +70,7 @@ class Mlp(nn.Module):
     """fc2(GELU(fc1(x))), with the exact (erf) GELU of the published checkpoints."""
 
     hidden: int
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
