@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -173,15 +173,19 @@ def _version() -> str:
         return "not installed"  # run from a source folder
 
 
-def _check_config(path: str | os.PathLike[str], what: str, found: Any, expected: Any, key: str = "") -> None:
-    """Compares as JSON does, where a tuple is a list, and names the first key that differs."""
-    expected = json.loads(json.dumps(expected))
+def _check_config(path: str | os.PathLike[str], what: str, found: Any, expected: Any) -> None:
+    differences = list(_differences(found, json.loads(json.dumps(expected))))  # as JSON has it: a tuple is a list
+    if differences:
+        raise ValueError(f"{path}: {what} configuration differs: {'; '.join(differences)}")
+
+
+def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in sorted(set(found) | set(expected)):
             inner = f"{key}.{name}" if key else name
-            _check_config(path, what, found.get(name, "nothing"), expected.get(name, "nothing"), inner)
+            yield from _differences(found.get(name, "nothing"), expected.get(name, "nothing"), inner)
     elif found != expected:
-        raise ValueError(f"{path}: {what} configuration '{key}': found {found}, expected {expected}")
+        yield f"'{key}' found {found}, expected {expected}"
 
 
 def _check_hash(path: str | os.PathLike[str], header: dict[str, Any], frozen: Any, backbone: Backbone) -> None:
