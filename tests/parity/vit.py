@@ -47,7 +47,6 @@ def forward(file: Path) -> list[Quantity]:
     reads = backbone.read(params, images, tuple(ports.values()))
     found = {name: reads[port].reshape(activations[name].shape) for name, port in ports.items()}
     each = [absolute(name, found[name], activations[name], 1e-5) for name in activations]
-    worst = max(each, key=lambda q: np.inf if np.isnan(q.error) else q.error)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(arrays["y"])).mean()
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), (params, head, images))
@@ -55,7 +54,7 @@ def forward(file: Path) -> list[Quantity]:
         logits_wide = features @ wide[1]["kernel"] + wide[1]["bias"][None]
     return [
         written_back,
-        worst._replace(name=f"activations:{worst.name}"),
+        *(quantity._replace(name=f"act:{quantity.name}") for quantity in each),
         absolute("logits", logits, arrays["logits"], 1e-5),
         absolute("logits_f64", logits_wide, arrays["logits_f64"], 1e-9),
         absolute("loss", loss, arrays["loss"], 1e-5),
