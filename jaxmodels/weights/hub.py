@@ -207,7 +207,7 @@ def _commit_of(path: Path) -> str | None:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
 
 
-def _read_lock(lock: Path) -> dict[str, dict[str, str]]:
+def _read_lock(lock: Path) -> dict[str, dict[str, Any]]:
     if not lock.is_file():
         return {}
     try:
