@@ -56,6 +56,7 @@ def setting(folder: Path) -> Setting:
     shapes = jax.eval_shape(lambda: {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)})
     head = names.read({k: v for k, v in published.items() if k not in body}, HEAD, shapes)
     batch = {"image": arrays["x"].transpose(0, 2, 3, 1), "label": arrays["y"]}
+    params, head, batch = jax.tree.map(jnp.asarray, (params, head, batch))
     return Setting(backbone, params, head, batch, classes, arrays["logits"])
 
 
@@ -75,6 +76,7 @@ def checker(build: Callable[[Arrays, Backbone, Path], tuple[Tuner, Sequence[Row]
         method = classifier(s.backbone, tuner, num_classes=s.classes)
         template = jax.eval_shape(lambda: tuner.init(jax.random.key(0), s.backbone))
         tuned = names.read(under(arrays, "tuner/"), rows, template, source=path.name)
+        tuned = jax.tree.map(jnp.asarray, tuned)
         params = {"backbone": s.params, "tuner": tuned, "head": s.head}
         state = tuner.init_state(s.backbone)
         trained, frozen = rules.split(params, method.groups)
