@@ -48,7 +48,7 @@ def partial(blocks: int = 1) -> Tuner:
 
 
 def bitfit() -> Tuner:
-    """Every bias trains, of the patch embedding, the linear layers and the norms (Ben Zaken et al. 2022, 2106.10199)."""
+    """Every bias trains: patch embedding, linear layers, norms (Ben Zaken et al. 2022, arXiv 2106.10199)."""
     return Tuner({"method": "bitfit"}, groups=lambda backbone: ((".*/bias", "backbone"),), merge=_same)
 
 

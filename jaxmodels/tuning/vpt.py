@@ -43,9 +43,7 @@ def vpt(prompts: int = 10, *, deep: bool = True, dropout: float = 0.0) -> Tuner:
         for i, path in enumerate(places):
             width = shapes.ports[path][1].shape[-1]
             bound = (6.0 / (patch + width)) ** 0.5
-            params[path] = jax.random.uniform(
-                jax.random.fold_in(key, i), (prompts, width), minval=-bound, maxval=bound
-            )
+            params[path] = jax.random.uniform(jax.random.fold_in(key, i), (prompts, width), minval=-bound, maxval=bound)
         return params
 
     def writes(params, context):
