@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.tuning.dropout import check_rate, drop
 from jaxmodels.tuning.sites import linears
 from jaxmodels.tuning.tree import map_kernels
 from jaxmodels.tuning.tuner import Tuner
@@ -39,12 +40,11 @@ def lora(
     """
     if rank < 1:
         raise ValueError(f"rank: found {rank}, expected at least 1")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout: found {dropout}, expected 0 <= dropout < 1")
+    check_rate(dropout)
     scale = 1.0 if alpha is None else alpha / rank
 
     def a_of(params, path):
-        return params[_qkv(path)]["a"] if shared_qkv_a and _qkv(path) in params else params[path]["a"]
+        return params[path if "a" in params[path] else _qkv(path)]["a"]
 
     def init(key, backbone):
         params: dict = {}
@@ -61,17 +61,17 @@ def lora(
     def writes(params, context):
         def writer(path, i):
             def write(call, x):
-                h = x
-                if dropout and context.key is not None:
-                    keep = jax.random.bernoulli(jax.random.fold_in(context.key, i), 1.0 - dropout, x.shape)
-                    h = jnp.where(keep, x / (1.0 - dropout), 0.0)
+                h = drop(x, dropout, context.key, i)
                 y = call(x)
                 delta = scale * ((h @ a_of(params, path).astype(x.dtype)) @ params[path]["b"].astype(x.dtype))
                 return y + delta.astype(y.dtype)
 
             return write
 
-        return {path: writer(path, i) for i, path in enumerate(params) if "b" in params[path]}
+        # Sorted, as jit hands dicts on; and sites that share an A share a mask, for a fused qkv has one input.
+        index = {path: i for i, path in enumerate(sorted(params))}
+        owner = {path: path if "a" in params[path] else _qkv(path) for path in params}
+        return {path: writer(path, index[owner[path]]) for path in params if "b" in params[path]}
 
     def merge(params, backbone_params, state):
         deltas = {path: scale * (a_of(params, path) @ params[path]["b"]) for path in params if "b" in params[path]}
