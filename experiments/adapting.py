@@ -15,7 +15,6 @@ import optax
 from jaxmodels.data.batches import batches, eval_batches, steps_per_epoch
 from jaxmodels.data.tasks import Task
 from jaxmodels.tuning.cache import cached_reads
-from jaxmodels.weights.tuner_file import save_tuner
 from rich.console import Console
 
 import jaxmodels as jm
@@ -30,6 +29,7 @@ from jaxmodels.training.precision import precision, store_frozen
 from jaxmodels.training.results import add_result, find_result
 from jaxmodels.tuning.heads import Head
 from jaxmodels.tuning.tuner import Tuner
+from jaxmodels.tuning.tuner_file import save_tuner
 
 EVALUATION_BATCH = 200
 # Flags that say where and how to run, not what is computed: they do not belong to a run's identity.
@@ -164,8 +164,7 @@ def train(setup: Setup, config: Any, task: Task, folder: Path) -> dict[str, Any]
 
 
 class Judge:
-    """Model selection. Called during training it returns val and test accuracy and keeps the best model's tuner
-    file."""
+    """Model selection: called while training it returns accuracies and keeps the best model's tuner file."""
 
     def __init__(self, setup: Setup, config: Any, built: Built, task: Task, sources: Mapping[str, Any], folder: Path):
         self.file = folder / "tuner.safetensors"

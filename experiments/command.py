@@ -1,5 +1,4 @@
-"""What every experiment's command line shares: flags from a dataclass, errors in one line, Ctrl-C that can be
-resumed."""
+"""What every experiment's command line shares: flags from a dataclass, one-line errors, Ctrl-C that can resume."""
 
 import shlex
 import sys

@@ -22,26 +22,10 @@ def headline(console: Console, config: Any, backbone: Backbone, tasks: Sequence[
     """Says what is about to run, and which data are real."""
     real = [task.name for task in tasks if task.real]
     synthetic = [task.name for task in tasks if not task.real]
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
     console.print(
-       
-        f"[bold]{config.method}[/bold] on
-        {backbone.name} ({backbone.image_size} px, {config.normalise} normalisation), " f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, seed {config.seed}" )
+        f"[bold]{config.method}[/bold] on {backbone.name} ({backbone.image_size} px, {config.normalise} statistics), "
+        f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, seed {config.seed}"
+    )
     if synthetic:
         console.print(f"Real images: {', '.join(real) or 'none'}. Synthetic (generated): {', '.join(synthetic)}.")
 

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import tyro
 from jaxmodels.data.tasks import Task
-from jaxmodels.weights.tuner_file import backbone_hash
 from rich.console import Console
 
 import jaxmodels as jm
@@ -27,6 +26,7 @@ from jaxmodels.backbones.vit import SIZES
 from jaxmodels.data import tasks as data_tasks
 from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.precision import NAMES, precision
+from jaxmodels.tuning.tuner_file import backbone_hash
 
 MINI_WEIGHTS = Path(__file__).parents[1] / "data" / "vit_mini.safetensors"
 REFERENCES = ("linear", "full")

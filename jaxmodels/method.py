@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxmodels.rules import Rules
 
-Variables = Mapping[str, Any]  # {'params': ..., 'state': ...}: nested dicts of arrays
+Variables = dict[str, Any]  # {'params': ..., 'state': ...}: nested dicts of arrays
 Batch = Mapping[str, Any]  # named arrays with one leading batch axis
 
 
@@ -23,7 +23,7 @@ class Mean(NamedTuple):
     """A metric that merges exactly: a weighted sum and its weight, so neither masks, hosts nor ragged ends bias it."""
 
     total: Float[Array, ""]
-    count: Float[Array, ""]
+    weight: Float[Array, ""]
 
     @classmethod
     def of(cls, values: Float[Array, "*shape"], mask: Float[Array, "*shape"] | None = None) -> "Mean":
@@ -33,12 +33,12 @@ class Mean(NamedTuple):
 
     def merge(self, other: "Mean") -> "Mean":
         """The mean over both sets of examples."""
-        return Mean(self.total + other.total, self.count + other.count)
+        return Mean(self.total + other.total, self.weight + other.weight)
 
     def value(self) -> float:
         """The mean as a Python float; NaN when nothing was counted."""
-        count = float(self.count)
-        return float(self.total) / count if count else float("nan")
+        weight = float(self.weight)
+        return float(self.total) / weight if weight else float("nan")
 
 
 class Aux(NamedTuple):
@@ -57,7 +57,7 @@ class Method(NamedTuple):
     """Pure functions that define a method; built by a plain function with keyword arguments.
 
     Attributes:
-        init: (key, batch) -> variables, {'params': ..., 'state': ...}.
+        init: (key, batch) -> variables, {'params': ..., 'state': ...}; a method that needs no shapes takes None.
         loss: (variables, batch, key) -> (scalar, Aux); differentiable in variables['params'].
         predict: (variables, batch) -> outputs, what the metric of the task family consumes; deterministic.
         groups: ordered rules (path pattern -> group) over the parameters; the group 'frozen' is never differentiated.
@@ -67,7 +67,7 @@ class Method(NamedTuple):
             for what is cheaper or safer outside the compiled step, such as a new sparsity budget once per epoch.
     """
 
-    init: Callable[[jax.Array, Batch], Variables]
+    init: Callable[[jax.Array, Batch | None], Variables]
     loss: Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Aux]]
     predict: Callable[[Variables, Batch], Any]
     groups: Rules

@@ -6,5 +6,25 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import numpy as np
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from jaxmodels.backbones.vit import vit  # noqa: E402
+from tests.tiny_vit import SIZE, random_like  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    return vit(SIZE, image_size=8)
+
+
+@pytest.fixture(scope="session")
+def params(backbone):
+    return random_like(backbone.shapes().params)
+
+
+@pytest.fixture(scope="session")
+def head():
+    return random_like({"kernel": np.zeros((SIZE.width, 3)), "bias": np.zeros(3)}, seed=1)

@@ -65,7 +65,9 @@ class Backbone(NamedTuple):
 
     def tail(self, params: Any, x: jax.Array) -> jax.Array:
         """Final norm and pooling of the last block's output: (B, N, D) -> (B, D)."""
-        return self.module.apply({"params": params}, x, method="tail")
+        features = self.module.apply({"params": params}, x, method="tail")
+        assert isinstance(features, jax.Array)
+        return features
 
     def shapes(self) -> Shapes:
         """Shapes at every port and of every parameter, without computing anything."""

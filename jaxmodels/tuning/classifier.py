@@ -59,7 +59,7 @@ def classifier(
         correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
         mean = Mean.of(losses, mask)
         aux = Aux(variables["state"], {"loss": mean, "accuracy": Mean.of(correct, mask)})
-        return mean.total / jnp.maximum(mean.count, 1.0), aux
+        return mean.total / jnp.maximum(mean.weight, 1.0), aux
 
     def predict(variables, batch):
         return _logits(backbone, tuner, head, variables, batch, None)

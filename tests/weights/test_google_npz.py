@@ -10,7 +10,7 @@ import pytest
 from jaxmodels.backbones.vit import vit
 from jaxmodels.weights.files import read_arrays, write_npz
 from jaxmodels.weights.vit_checkpoint import load_vit, load_vit_head, open_vit, save_vit
-from tests.weights.conftest import SIZE, random_like
+from tests.tiny_vit import SIZE, random_like
 
 RENAMED = {
     "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",

@@ -14,7 +14,7 @@ from jaxmodels.weights.files import read_arrays, write_npz, write_safetensors
 from jaxmodels.weights.pos_embed import resize_pos_embed
 from jaxmodels.weights.vit import WRITTEN
 from jaxmodels.weights.vit_checkpoint import load_vit, load_vit_head, open_vit, save_vit
-from tests.weights.conftest import SIZE, random_like
+from tests.tiny_vit import SIZE, random_like
 
 IMAGES = np.random.default_rng(7).standard_normal((2, 8, 8, 3), np.float32)
 FILES = {"timm": "x.safetensors", "hf": "x.safetensors", "google": "x.npz"}

@@ -11,9 +11,9 @@ from jaxmodels.tuning.classifier import classifier
 from jaxmodels.tuning.heads import mlp_head
 from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.tuner import Tuner
+from jaxmodels.tuning.tuner_file import backbone_hash, load_tuner, read_header, save_tuner
 from jaxmodels.weights.files import read_arrays, read_metadata, write_safetensors
-from jaxmodels.weights.tuner_file import backbone_hash, load_tuner, read_header, save_tuner
-from tests.weights.conftest import SIZE, random_like
+from tests.tiny_vit import SIZE, random_like
 
 CLASSES = 3
 

@@ -11,12 +11,12 @@ from safetensors.flax import load_file, save_file
 
 from jaxmodels.backbones.vit import Size, vit
 from jaxmodels.tuning.lora import lora
+from jaxmodels.tuning.peft_folder import CONFIG, NAMES, WEIGHTS, load_peft, save_peft
 from jaxmodels.tuning.plain import linear
 from jaxmodels.tuning.sites import LINEARS
 from jaxmodels.tuning.tuner import Context
 from jaxmodels.weights import names
 from jaxmodels.weights.names import Row
-from jaxmodels.weights.peft_folder import CONFIG, NAMES, WEIGHTS, load_peft, save_peft
 
 BACKBONE = vit(Size(16, 2, 2, 4), image_size=8, epsilon=1e-12)
 ALL = tuple(LINEARS)
@@ -174,7 +174,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("jaxmodels.weights.peft_folder.save_file", fail)
+    monkeypatch.setattr("jaxmodels.tuning.peft_folder.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         written(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
