@@ -46,4 +46,4 @@ def _dense_init(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Arra
 
 
 def _dense(params: Any, x: jax.Array) -> jax.Array:
-    return x @ params["kernel"] + params["bias"]
+    return x @ params["kernel"] + params["bias"][None]
