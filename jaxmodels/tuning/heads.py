@@ -10,7 +10,7 @@ from jaxmodels.nn.transformer import trunc_normal
 
 
 class Head(NamedTuple):
-    """init: (key, width, num_classes) -> params; apply: (params, features (B, D)) -> logits (B, C) in float32 or wider."""
+    """init: (key, width, num_classes) -> params; apply: (params, features (B, D)) -> float32 or wider logits (B, C)."""
 
     config: dict[str, Any]
     init: Callable[[jax.Array, int, int], Any]
