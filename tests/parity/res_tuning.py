@@ -92,8 +92,13 @@ def weighting(params, name=""):
 
 def pulled(function, params, x, cotangent):
     """Output and the gradients of sum(output * cotangent)."""
-    out, pullback = jax.vjp(function, params, x)
-    return out, *pullback(jnp.asarray(cotangent))
+
+    @jax.jit
+    def run(params, x, cotangent):
+        out, pullback = jax.vjp(function, params, x)
+        return out, *pullback(cotangent)
+
+    return run(params, x, jnp.asarray(cotangent))
 
 
 def components(path: Path) -> list[Quantity]:
@@ -221,7 +226,7 @@ def bypass_vit(path: Path) -> list[Quantity]:
     tuner = res_tuning_bypass(merge="sum", weight=weighting(next(iter(first.values()))), **kinds)
     logits, loss, grads = loss_and_grads(backbone, tuner, params, images, labels)
     found_grads = names.write(grads["tuner"], rows) | {f"head.{k}": v for k, v in to_flat(grads["head"]).items()}
-    only = linear_head().apply(params["head"], backbone.apply(frozen, images))
+    only = linear_head().apply(params["head"], jax.jit(backbone.apply)(frozen, images))
     return [
         absolute("logits", logits, g["logits"], OUT),
         absolute("loss", loss, g["loss"], OUT),
@@ -238,7 +243,8 @@ def bypass_multitask(path: Path) -> list[Quantity]:
     images, labels = channels_last(g["x"]), jnp.asarray(g["y"])
     tuner = res_tuning_bypass(int(g["adapter_length"]), merge="lambda" if "lambda_logit" in " ".join(g) else "sum")
     tasks = [_bypass_task(under(g, f"task{t}/tuner/")) for t in range(_tasks(g))]
-    reads = bypass_reads(backbone, tuner, {"backbone": frozen, "tuner": tasks[0]["tuner"]}, {}, images, None)
+    params = {"backbone": frozen, "tuner": tasks[0]["tuner"]}
+    reads = jax.jit(lambda params: bypass_reads(backbone, tuner, params, {}, images, None))(params)
     found = [absolute("features", np.stack([reads[p] for p in tuner.reads(backbone)]), g["features"], OUT)]
     together = jax.jit(multitask(backbone, tuner))(frozen, stack_tasks(tasks), images)
     for t, task in enumerate(tasks):
@@ -252,17 +258,12 @@ def bypass_multitask(path: Path) -> list[Quantity]:
         ]
         if under(held, "grad/"):
             found.append(relative_all(f"task{t} grad", _flat_bypass(grads), under(held, "grad/"), GRAD))
-    hidden = {leaf.shape[-1] for name, leaf in _down_kernels(tasks)}
-    return [*found, exact("adapter length", sorted(hidden), [int(g["adapter_length"])])]
+    hidden = [leaf.shape[0] for key, leaf in g.items() if key.endswith("down.weight") and "/tuner/" in key]
+    return [*found, exact("adapter length", sorted(set(hidden)), [int(g["adapter_length"])])]
 
 
 def _tasks(g):
     return len({key.split("/")[0] for key in g if re.match(r"task\d+/", key)})
-
-
-def _down_kernels(tasks):
-    leaves = jax.tree_util.tree_leaves_with_path([task["tuner"] for task in tasks])
-    return [(p, leaf) for p, leaf in leaves if rules.path_name(p).endswith("down/kernel")]
 
 
 def _bypass_task(flat):
@@ -336,8 +337,13 @@ def _in_network(g, suffix, limit):
     if suffix:
         return found
     outs = tuple(f"{block}/out" for block in backbone.blocks)
-    writers = tuner.writes(params["tuner"], Context(frozen, tuner.init_state(backbone), None))
-    reads = backbone.read(frozen, images, outs, writers=writers)
+
+    @jax.jit
+    def read(params):
+        context = Context(params["backbone"], tuner.init_state(backbone), None)
+        return backbone.read(params["backbone"], images, outs, writers=tuner.writes(params["tuner"], context))
+
+    reads = read(params)
     found += [absolute(f"block{i}_out", reads[path], g[f"block{i}_out"], limit) for i, path in enumerate(outs)]
     theirs = to_flat({"blocks": _theirs(grads["tuner"], parts, len(outs)), "head": grads["head"]})
     found.append(relative_all("grad", theirs, under(g, "grad/"), GRAD))
