@@ -10,7 +10,7 @@ from jaxmodels.nn.transformer import trunc_normal
 
 
 class Head(NamedTuple):
-    """init: (key, width, num_classes) -> params; apply: (params, features (B, D)) -> logits (B, C) in float32."""
+    """init: (key, width, num_classes) -> params; apply: (params, features (B, D)) -> float32 or wider logits (B, C)."""
 
     config: dict[str, Any]
     init: Callable[[jax.Array, int, int], Any]
@@ -19,7 +19,7 @@ class Head(NamedTuple):
 
 def linear_head() -> Head:
     """One linear layer: weights truncated normal 0.02, bias 0."""
-    return Head({"head": "linear"}, _dense_init, lambda params, x: _dense(params, x.astype(jnp.float32)))
+    return Head({"head": "linear"}, _dense_init, lambda params, x: _dense(params, _widened(x)))
 
 
 def mlp_head(layers: int = 3) -> Head:
@@ -33,7 +33,7 @@ def mlp_head(layers: int = 3) -> Head:
         return {f"layer{i}": _dense_init(k, width, w) for i, (k, w) in enumerate(zip(keys, widths, strict=True))}
 
     def apply(params, x):
-        x = x.astype(jnp.float32)
+        x = _widened(x)
         for i in range(layers - 1):
             x = jax.nn.relu(_dense(params[f"layer{i}"], x))
         return _dense(params[f"layer{layers - 1}"], x)
@@ -47,3 +47,7 @@ def _dense_init(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Arra
 
 def _dense(params: Any, x: jax.Array) -> jax.Array:
     return x @ params["kernel"] + params["bias"][None]
+
+
+def _widened(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
