@@ -159,7 +159,8 @@ _TABLE = (
         "oxford_flowers102", "natural", "oxford_flowers102", 102, "oxford_flowers102", "2.1.1", _VALIDATION, 6_149
     ),
     VtabTask(
-        "oxford_iiit_pet", "natural", "oxford_iiit_pet", 37, "oxford_iiit_pet", "3.2.0", Cut("train", (4, 5), 200), 3_669
+        "oxford_iiit_pet", "natural", "oxford_iiit_pet", 37, "oxford_iiit_pet", "3.2.0", Cut("train", (4, 5), 200),
+        3_669,
     ),
     VtabTask("svhn", "natural", "svhn", 10, "svhn_cropped", "3.0.0", _LAST_TENTH, 26_032),
     VtabTask("sun397", "natural", "sun397", 397, "sun397/tfds", "4.0.0", _VALIDATION, 21_750),
