@@ -5,6 +5,7 @@ integer, and several hosts read the same global batches, each its own rows. Grai
 *indices*; rows are read afterwards, so a host touches only the examples that it needs. Workers merely prefetch.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -71,19 +72,23 @@ def batches(
         )
     local = batch_size // process_count
 
-    def load(rows: _Row) -> dict[str, Any]:
-        mine = range(process_index * local, (process_index + 1) * local)
-        kept = [row if row < len(rows.index) else 0 for row in mine]
-        batch = stack([_read(source, augment, seed, rows.index[k], rows.position[k]) for k in kept])
-        if remainder == "pad":
-            batch["mask"] = np.asarray([float(row < len(rows.index)) for row in mine], np.float32)
-        return batch
-
+    mine = range(process_index * local, (process_index + 1) * local)
     # Hashed, because Grain adds the epoch to the seed: seed 1 would repeat the order of seed 0 one epoch late.
     hashed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     order = grain.MapDataset.range(len(source)).shuffle(seed=hashed)
     rows = order.map_with_index(lambda position, index: _Row(index, position))
-    return rows.batch(batch_size, drop_remainder=remainder == "drop").repeat().map(load)
+    # A partial of a module's function, not a closure: workers get the pipeline pickled.
+    read = functools.partial(_load, source=source, augment=augment, seed=seed, mine=mine, mask=remainder == "pad")
+    return rows.batch(batch_size, drop_remainder=remainder == "drop").repeat().map(read)
+
+
+def _load(rows: _Row, *, source: Source, augment: Augment | None, seed: int, mine: range, mask: bool) -> dict[str, Any]:
+    """The rows `mine` of one global batch; rows past its end repeat the first."""
+    kept = [row if row < len(rows.index) else 0 for row in mine]
+    batch = stack([_read(source, augment, seed, rows.index[k], rows.position[k]) for k in kept])
+    if mask:
+        batch["mask"] = np.asarray([float(row < len(rows.index)) for row in mine], np.float32)
+    return batch
 
 
 def _read(source: Source, augment: Augment | None, seed: int, index: Any, position: Any) -> Example:

@@ -1,9 +1,11 @@
 """Source: a random-access sequence of examples, each a dict of NumPy arrays.
 
 Anything with a length and an integer index is one (a list of dicts, a TFDS data source); what is built here computes
-its examples when they are asked for, so a chain of `mapped` and `subset` costs nothing until it is read.
+its examples when they are asked for, so a chain of `mapped` and `subset` costs nothing until it is read. Everything
+here can be pickled, as worker processes need, provided that the functions given to it can.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -85,22 +87,21 @@ def concat(sources: Sequence[Source]) -> LazySource:
     >>> [int(row['label']) for row in both]
     [1, 2, 3]
     """
-    ends = np.cumsum([len(source) for source in sources])
+    ends = np.cumsum([0, *(len(source) for source in sources)])
+    return LazySource(int(ends[-1]), functools.partial(_of_concat, tuple(sources), ends))
 
-    def get(i: int) -> Example:
-        which = int(np.searchsorted(ends, i, side="right"))
-        return sources[which][i - int(ends[which - 1]) if which else i]
 
-    return LazySource(int(ends[-1]) if len(ends) else 0, get)
+def _of_concat(sources: tuple[Source, ...], ends: np.ndarray, i: int) -> Example:
+    which = int(np.searchsorted(ends, i, side="right")) - 1
+    return sources[which][i - int(ends[which])]
 
 
 def cached(source: Source) -> LazySource:
     """The source, each example computed once and then kept in memory (in every process that reads it)."""
-    memory: dict[int, Example] = {}
+    return LazySource(len(source), functools.partial(_of_memory, source, {}))
 
-    def get(i: int) -> Example:
-        if i not in memory:
-            memory[i] = source[i]
-        return memory[i]
 
-    return LazySource(len(source), get)
+def _of_memory(source: Source, memory: dict[int, Example], i: int) -> Example:
+    if i not in memory:
+        memory[i] = source[i]
+    return memory[i]
