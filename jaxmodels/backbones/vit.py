@@ -36,7 +36,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "mini": Size(128, 6, 4, 4),  # 32 x 32 images; its weights come with the repository
+    "mini": Size(96, 4, 3, 8),  # 32 x 32 images; its weights come with the repository
     "ti16": Size(192, 12, 3, 16),
     "s16": Size(384, 12, 6, 16),
     "b16": Size(768, 12, 12, 16),

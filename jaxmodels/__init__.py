@@ -1,0 +1,71 @@
+"""jaxmodels: research methods in JAX and Flax on one protocol.
+
+import jaxmodels as jm
+method = jm.classifier(jm.vit('b16'), jm.res_tuning(rank=10), num_classes=100)
+"""
+
+from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.backbones.vit import vit
+from jaxmodels.data.batches import batches, eval_batches
+from jaxmodels.method import Aux, Mean, Method
+from jaxmodels.training.evaluate import evaluate
+from jaxmodels.training.fit import fit
+from jaxmodels.training.optimizer import adamw, sgd
+from jaxmodels.tuning.adapter import adapter, adaptformer
+from jaxmodels.tuning.classifier import classifier
+from jaxmodels.tuning.fact import fact
+from jaxmodels.tuning.heads import linear_head, mlp_head
+from jaxmodels.tuning.lora import lora
+from jaxmodels.tuning.multitask import multitask, stack_tasks
+from jaxmodels.tuning.plain import bitfit, full, linear, partial
+from jaxmodels.tuning.res_adapter import res_adapter
+from jaxmodels.tuning.res_bypass import res_tuning_bypass
+from jaxmodels.tuning.res_prefix import res_prefix
+from jaxmodels.tuning.res_prompt import res_prompt
+from jaxmodels.tuning.res_tuning import res_tuning
+from jaxmodels.tuning.serving import serve
+from jaxmodels.tuning.ssf import ssf
+from jaxmodels.tuning.tuner import Tuner, chain
+from jaxmodels.tuning.tuner_file import load_tuner, save_tuner
+from jaxmodels.tuning.vpt import vpt
+from jaxmodels.weights.load import load as load_weights
+
+__all__ = [
+    "Aux",
+    "Backbone",
+    "Mean",
+    "Method",
+    "Tuner",
+    "adamw",
+    "adapter",
+    "adaptformer",
+    "batches",
+    "bitfit",
+    "chain",
+    "classifier",
+    "eval_batches",
+    "evaluate",
+    "fact",
+    "fit",
+    "full",
+    "linear",
+    "linear_head",
+    "load_tuner",
+    "load_weights",
+    "lora",
+    "mlp_head",
+    "multitask",
+    "partial",
+    "res_adapter",
+    "res_prefix",
+    "res_prompt",
+    "res_tuning",
+    "res_tuning_bypass",
+    "save_tuner",
+    "serve",
+    "sgd",
+    "ssf",
+    "stack_tasks",
+    "vit",
+    "vpt",
+]
