@@ -1,4 +1,4 @@
-"""One method on one task: build, train, test, save the tuner, add a row to the results file."""
+"""One method on one task: choose the setting, train, test, save the tuner, add a row to the results file."""
 
 import dataclasses
 import functools
@@ -12,28 +12,29 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jaxmodels.data.batches import batches, eval_batches, steps_per_epoch
-from jaxmodels.data.tasks import Task
-from jaxmodels.tuning.cache import cached_reads
 from rich.console import Console
 
 import jaxmodels as jm
-from experiments import recipes, tables
-from experiments.methods import METHODS
+from experiments import methods, recipes, tables
+from experiments.recipes import Recipe
 from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.data.batches import batches, eval_batches, steps_per_epoch
+from jaxmodels.data.tasks import Task
 from jaxmodels.method import Method
 from jaxmodels.rules import count, split
 from jaxmodels.training.memory import peak_bytes
 from jaxmodels.training.metrics import read_metrics, write_text
 from jaxmodels.training.precision import precision, store_frozen
 from jaxmodels.training.results import add_result, find_result
+from jaxmodels.tuning.cache import cached_reads
 from jaxmodels.tuning.heads import Head
 from jaxmodels.tuning.tuner import Tuner
 from jaxmodels.tuning.tuner_file import save_tuner
 
 EVALUATION_BATCH = 200
-# Flags that say where and how to run, not what is computed: they do not belong to a run's identity.
-BOOKKEEPING = ("workdir", "resume", "references", "tasks", "save_every", "method")
+TUNER_FLAGS = ("rank", "length", "mha", "ffn", "block", "targets", "sparsity", "merge")
+# Flags that say where, how often or in which company to run, not what is computed.
+BOOKKEEPING = ("workdir", "resume", "references", "tasks", "save_every", "cache", "seed", "seeds", "method", "data_dir")
 
 
 class Setup(NamedTuple):
@@ -65,91 +66,161 @@ class Built(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def settings_of(config: Any, name: str, task: Task) -> Any:
-    """The flags for one method on one task: the recipe's values, or the method's own learning rate."""
-    if name != config.method:  # a reference: the user's tuner flags are not meant for it
-        return dataclasses.replace(config, method=name, recipe="default", learning_rate=METHODS[name].learning_rate)
-    if config.recipe != "default":
-        return dataclasses.replace(config, **recipes.settings(config.recipe, task.name))
-    return dataclasses.replace(config, learning_rate=config.learning_rate or METHODS[name].learning_rate)
-
-
-def run_folder(setup: Setup, name: str) -> Path:
-    """Where a method's runs lie: its name, and a short hash of every setting that changes the result."""
-    config = setup.config if name == setup.config.method else settings_of(setup.config, name, setup.tasks[0])
-    flags = {k: str(v) for k, v in dataclasses.asdict(config).items() if k not in BOOKKEEPING}
-    outputs = _outputs(setup, setup.tasks[0]) if setup.config.data == "embedded" else None
-    identity = json.dumps([name, flags, outputs, setup.digest], sort_keys=True)
-    return setup.config.workdir / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-
-
-def run(setup: Setup, name: str, task: Task) -> dict[str, Any]:
-    """The result row of one method on one task: taken from the results file, or trained now."""
-    folder = run_folder(setup, name) / task.name
-    key = {"run": folder.parent.name, "method": name, "task": task.name, "seed": setup.config.seed}
+def run(setup: Setup, name: str, task: Task, seed: int) -> dict[str, Any]:
+    """The result row of one method, task and seed: taken from the results file, or trained now."""
+    folder = run_folder(setup, name, task, seed)
+    key = {"run": folder.parent.name, "method": name, "task": task.name, "seed": seed}
     results = setup.config.workdir / "results.jsonl"
     known = find_result(results, key)
     if known and (setup.config.resume or name != setup.config.method):
         return known
-    row = {**key, **train(setup, settings_of(setup.config, name, task), task, folder)}
+    recipe = choose(setup, name, task, seed, folder)
+    row = {**key, **train(setup, name, task, seed, recipe, folder, setup.config.select)}
     add_result(results, row)
     return row
 
 
-@functools.lru_cache(maxsize=64)
-def build(config: Any, backbone: Backbone, outputs: int, per_epoch: int, steps: int) -> Built:
-    """Tuner, method and optimizer of one setting."""
-    choice = METHODS[config.method]
-    tuner, head = choice.build(config, per_epoch), choice.head()
-    method = jm.classifier(backbone, tuner, num_classes=outputs, head=head)
-    if config.recipe in recipes.SCHEDULES:
-        rate = recipes.SCHEDULES[config.recipe](config.learning_rate, steps, per_epoch)
+def method_folder(setup: Setup, name: str) -> Path:
+    """Where a method's runs lie: its name, and a short hash of all that changes a result."""
+    config = _for_method(setup.config, name)
+    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
+    shared = max(task.num_classes for task in setup.tasks) if setup.config.data == "embedded" else None
+    place = None if config.data_dir is None else str(Path(config.data_dir).resolve())
+    identity = json.dumps([name, flags, shared, place, setup.digest], sort_keys=True)
+    return setup.config.workdir / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def run_folder(setup: Setup, name: str, task: Task, seed: int) -> Path:
+    """The folder of one run."""
+    return method_folder(setup, name) / f"{task.name}-seed{seed}"
+
+
+def normalisation(config: Any) -> Any:
+    """The statistics of --normalise=auto: what the weights are used with."""
+    if config.normalise != "auto":
+        return config.normalise
+    return "inception" if config.backbone == "mini" else "imagenet"
+
+
+def candidates(setup: Setup, name: str, task: Task) -> tuple[Recipe, ...]:
+    """The settings that the flags or the recipe leave open for a task."""
+    config = _for_method(setup.config, name)
+    if config.recipe != "flags":
+        found = recipes.candidates(config.recipe, task.name)
     else:
-        rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, int(config.warmup * steps), steps)
-    optimizer = jm.adamw(method.groups, rate, weight_decay=config.weight_decay, clip=config.clip)
-    return Built(tuner, head, method, optimizer)
+        rates = config.learning_rate or (methods.METHODS[name].learning_rate,)
+        found = tuple(
+            Recipe(
+                lr,
+                decay,
+                config.batch_size,
+                config.epochs,
+                warmup_epochs=max(1, config.epochs // 10),
+                warmup_lr=0.0,
+                min_lr=0.0,
+                drop_path=config.drop_path,
+                drop_last=True,
+            )
+            for lr in rates
+            for decay in config.weight_decay
+        )
+    # A small data set (a person's own, say) may hold less than one batch of a recipe.
+    return tuple(r._replace(batch_size=min(r.batch_size, len(task.train))) for r in found) if _own(config) else found
 
 
-def train(setup: Setup, config: Any, task: Task, folder: Path) -> dict[str, Any]:
-    """Trains one method on one task, saves its tuner, and returns what was measured."""
+def choose(setup: Setup, name: str, task: Task, seed: int, folder: Path) -> Recipe:
+    """The setting to use: trained on the training split, the best on the validation split, the first one on a tie."""
+    found = candidates(setup, name, task)
+    if len(found) == 1:
+        return found[0]
+    scores = []
+    for i, recipe in enumerate(found):
+        place = folder / f"candidate{i}"
+        known = find_result(place / "result.jsonl", {"candidate": i}) if setup.config.resume else None
+        if known is None:
+            known = {"candidate": i, **train(setup, name, task, seed, recipe, place, "validate")}
+            add_result(place / "result.jsonl", known)
+        scores.append(known["accuracy"])
+    return found[scores.index(max(scores))]
+
+
+@functools.lru_cache(maxsize=256)
+def build(
+    name: str,
+    flags: tuple[tuple[str, Any], ...],
+    recipe: str,
+    backbone: Backbone,
+    outputs: int,
+    steps: int,
+    per_epoch: int,
+) -> Built:
+    """Tuner, method and optimizer of one setting (the recipe as JSON, so that equal settings share compiled steps)."""
+    r = Recipe(**json.loads(recipe))
+    choice = methods.METHODS[name]
+    options = dict(flags)
+    clip = options.pop("clip")
+    tuner = methods.build(name, options, r.options, epochs=max(1, steps // per_epoch), per_epoch=per_epoch)
+    head = choice.head()
+    tuned = backbone._replace(module=backbone.module.clone(drop_path=r.drop_path))
+    method = jm.classifier(tuned, tuner, num_classes=outputs, head=head)
+    warmup = min(r.warmup_epochs * per_epoch, steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(r.warmup_lr, r.lr, warmup, steps, r.min_lr)
+    make = {"adamw": jm.adamw, "sgd": jm.sgd}[r.optimizer]
+    return Built(tuner, head, method, make(method.groups, rate, weight_decay=r.weight_decay, clip=clip))
+
+
+def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder: Path, select: str) -> dict[str, Any]:
+    """Trains one method on one task, saves its tuner, and returns what was measured.
+
+    `select` is the flag's value, or 'validate' for a candidate: trained on the training split, judged on validation.
+    """
     started = time.perf_counter()
-    source = task.train800 if config.select == "best_val" else task.train800val200
-    per_epoch = steps_per_epoch(len(source), config.batch_size)
-    steps = config.epochs * per_epoch if config.steps is None else config.steps
-    built = build(_without(config), setup.backbone, _outputs(setup, task), per_epoch, steps)
-    variables = built.method.init(jax.random.key(config.seed), None)
+    config = _for_method(setup.config, name)
+    source = task.train if select in ("best_val", "validate") else task.trainval
+    remainder: Any = "drop" if recipe.drop_last else "pad"
+    per_epoch = max(1, steps_per_epoch(len(source), recipe.batch_size, remainder=remainder))
+    steps = recipe.epochs * per_epoch if config.steps is None else config.steps
+    outputs = max(t.num_classes for t in setup.tasks) if config.data == "embedded" else task.num_classes
+    flags = {flag: getattr(config, flag) for flag in TUNER_FLAGS if getattr(config, flag) is not None}
+    key = (tuple(sorted({**flags, "clip": config.clip}.items())), json.dumps(recipe._asdict()))
+    built = build(name, *key, setup.backbone, outputs, steps, per_epoch)
+    variables = built.method.init(jax.random.key(seed), None)
     params = {**variables["params"], "backbone": setup.params}
     variables["params"] = store_frozen(params, built.method.groups, precision(config.precision))
-    sources = {"train": source, "val": task.val200, "test": task.test}
+    sources = {"train": source, "val": task.val, "test": task.test}
     if built.tuner.bypass and not built.tuner.groups(setup.backbone) and task.augment is None:
-        sources = {name: _features(setup, built, variables, part) for name, part in sources.items()}
+        sources = {
+            name: cached_reads(setup.backbone, built.tuner, variables["params"]["backbone"], part, batch_size=100)
+            for name, part in sources.items()
+        }
     if not config.resume:
         shutil.rmtree(folder, ignore_errors=True)  # the same settings and seed: the new run repeats what was there
-    write_text(folder / "config.json", json.dumps(_plain(config), indent=1) + "\n")
-    judge = Judge(setup, config, built, task, sources, folder)
+    settings = {"recipe": recipe._asdict(), "flags": plain(config), "normalisation": task.normalisation}
+    write_text(folder / "config.json", json.dumps(settings, indent=1) + "\n")
+    judge = Judge(built, setup, task, sources, folder, select, outputs)
     fitted = jm.fit(
         built.method,
-        batches(sources["train"], config.batch_size, seed=config.seed, augment=task.augment),
+        batches(sources["train"], recipe.batch_size, seed=seed, augment=task.augment, remainder=remainder),
         built.optimizer,
         steps=steps,
         variables=variables,
-        seed=config.seed,
+        seed=seed,
         workdir=folder,
         resume=config.resume and any((folder / "checkpoints").glob("*")),
         save_every=config.save_every,
         log_every=max(1, steps // 20),
-        evaluate=None if config.select == "last" else judge,
-        evaluate_every=max(1, config.epochs // 10) * per_epoch,
+        evaluate=judge if select in ("best_val", "best_test") else None,
+        evaluate_every=max(1, recipe.epochs // 10) * per_epoch,
         accumulate=config.accumulate,
         ema=config.ema,
-        on_log=tables.progress(setup.console, f"{config.method} on {task.name}", steps),
+        on_log=tables.progress(setup.console, f"{name} on {task.name}", steps),
     )
     final = fitted.variables if fitted.average is None else fitted.average
     accuracy = judge.final(final)
     trained, _ = split(final["params"], built.method.groups)
     return {
         "accuracy": 100.0 * accuracy,
-        "select": config.select,
+        "select": select,
         "backbone": setup.backbone.name,
         "data": config.data,
         "group": task.group,
@@ -159,19 +230,29 @@ def train(setup: Setup, config: Any, task: Task, folder: Path) -> dict[str, Any]
         "steps": steps,
         "peak_bytes": peak_bytes(),
         "tuner_bytes": judge.file.stat().st_size,
-        "settings": _plain(config),
+        "settings": settings,
     }
 
 
 class Judge:
     """Model selection: called while training it returns accuracies and keeps the best model's tuner file."""
 
-    def __init__(self, setup: Setup, config: Any, built: Built, task: Task, sources: Mapping[str, Any], folder: Path):
+    def __init__(
+        self,
+        built: Built,
+        setup: Setup,
+        task: Task,
+        sources: Mapping[str, Any],
+        folder: Path,
+        select: str,
+        outputs: int,
+    ):
         self.file = folder / "tuner.safetensors"
-        self._setup, self._config, self._built, self._task, self._sources = setup, config, built, task, sources
-        self._metric = "val_accuracy" if config.select == "best_val" else "test_accuracy"
+        self._built, self._setup, self._task, self._sources = built, setup, task, sources
+        self._select, self._outputs = select, outputs
+        self._metric = "val_accuracy" if select in ("best_val", "validate") else "test_accuracy"
         # A resumed run goes on comparing with the best so far.
-        rows = [row for row in read_metrics(folder / "metrics.jsonl") if row.get(self._metric) is not None]
+        rows = [row for row in read_metrics(folder / "metrics.jsonl") if row.get("test_accuracy") is not None]
         best = max(rows, key=lambda row: row[self._metric], default=None)
         self._best = -1.0 if best is None else best[self._metric]
         self._tested = float("nan") if best is None else best["test_accuracy"]
@@ -179,7 +260,7 @@ class Judge:
     def __call__(self, variables: Any) -> dict[str, float]:
         """Metrics at one moment of training; ties go to the earlier model."""
         found = {}
-        if self._config.select == "best_val":
+        if self._metric == "val_accuracy":
             found["val_accuracy"] = self._accuracy(variables, "val")
             if found["val_accuracy"] <= self._best:
                 return found  # the test split is large and would not change the choice
@@ -190,39 +271,40 @@ class Judge:
         return found
 
     def final(self, variables: Any) -> float:
-        """Test accuracy of the selected model, in [0, 1]."""
-        if self._config.select != "last":
+        """Accuracy of the selected model in [0, 1]: on the test split, or of a candidate on the validation split."""
+        if self._select in ("best_val", "best_test"):
             return self._tested
         self._save(variables)
-        return self._accuracy(variables, "test")
+        return self._accuracy(variables, "val" if self._select == "validate" else "test")
 
-    def _accuracy(self, variables: Any, split_name: str) -> float:
-        source = eval_batches(self._sources[split_name], EVALUATION_BATCH)
-        return jm.evaluate(self._built.method, variables, source)["accuracy"]
+    def _accuracy(self, variables: Any, name: str) -> float:
+        size = min(EVALUATION_BATCH, len(self._sources[name]))
+        return jm.evaluate(self._built.method, variables, eval_batches(self._sources[name], size))["accuracy"]
 
     def _save(self, variables: Any) -> None:
-        outputs = _outputs(self._setup, self._task)
-        task = {"name": self._task.name, "num_classes": self._task.num_classes, "normalise": self._config.normalise}
+        task = {
+            "name": self._task.name,
+            "num_classes": self._task.num_classes,
+            "normalisation": self._task.normalisation,
+            "class_names": list(self._task.class_names or ()),
+        }
         tuner, head = self._built.tuner, self._built.head
-        save_tuner(self.file, tuner, self._setup.backbone, variables, num_classes=outputs, head=head, task=task)
+        save_tuner(self.file, tuner, self._setup.backbone, variables, num_classes=self._outputs, head=head, task=task)
 
 
-def _outputs(setup: Setup, task: Task) -> int:
-    # The embedded tasks share one head width, so that one compiled program serves them all; outputs without a class
-    # are learned to be unlikely, as those of classes without an image are in VTAB-1k.
-    return max(t.num_classes for t in setup.tasks) if setup.config.data == "embedded" else task.num_classes
-
-
-def _features(setup: Setup, built: Built, variables: Any, source: Any) -> Any:
-    return cached_reads(setup.backbone, built.tuner, variables["params"], source)
-
-
-def _without(config: Any) -> Any:
-    """The flags with what does not enter the compiled program at its default, so that runs share it."""
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{name: defaults[name] for name in (*BOOKKEEPING[:-1], "seed", "data_dir")})
-
-
-def _plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
+    """The flags as JSON values."""
     values = dataclasses.asdict(config)
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _for_method(config: Any, name: str) -> Any:
+    """The flags as they apply to a method: those that tune the chosen one are not meant for its references."""
+    if name == config.method:
+        return config
+    unset = {flag: None for flag in TUNER_FLAGS}
+    return dataclasses.replace(config, recipe="flags", learning_rate=(), select="last", **unset)
+
+
+def _own(config: Any) -> bool:
+    return config.data == "folder"

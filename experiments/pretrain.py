@@ -3,8 +3,8 @@
     python -m experiments.pretrain
 
 The data are drawn by formulas (`jaxmodels.data.pretraining`), an endless mixture of shapes, colours, counts, places and
-stripes with seven labels a picture; none of the embedded tasks' pictures is among them. A run is a function of its flags:
-the same seed gives the same weights on the same machine. Writes the weights (safetensors, timm's names) and, beside
+stripes with seven labels a picture; none of the embedded tasks' pictures is among them. The same flags give the same
+weights on the same machine. Writes the weights (safetensors, timm's names) and, beside
 them, a JSON file that says how they were made and how well a linear probe on them does on each embedded task.
 """
 

@@ -6,25 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.data.tasks import Task
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.data.tasks import Task
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.pictures import bars, curves, save_figure
+from jaxmodels.training.results import mean_and_deviation
 
-Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # method -> task -> result row
+Rows = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # method -> task -> one result row per seed
 
 
 def headline(console: Console, config: Any, backbone: Backbone, tasks: Sequence[Task]) -> None:
     """Says what is about to run, and which data are real."""
     real = [task.name for task in tasks if task.real]
     synthetic = [task.name for task in tasks if not task.real]
+    seeds = ", ".join(map(str, config.seeds or (config.seed,)))
     console.print(
-        f"[bold]{config.method}[/bold] on {backbone.name} ({backbone.image_size} px, {config.normalise} statistics), "
-        f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, seed {config.seed}"
+        f"[bold]{config.method}[/bold] on {backbone.name} ({backbone.image_size} px), normalisation "
+        f"{tasks[0].normalisation}, {len(tasks)} task{'s' if len(tasks) > 1 else ''}, seed {seeds}"
     )
     if synthetic:
         console.print(f"Real images: {', '.join(real) or 'none'}. Synthetic (generated): {', '.join(synthetic)}.")
@@ -61,7 +63,7 @@ def show(console: Console, tasks: Sequence[Task], rows: Rows, method: str) -> No
     for group, members in groups_of(tasks).items():
         for task in members:
             marked = f"{task.name}{'' if task.real else ' (synthetic)'}"
-            table.add_row(group, marked, *(f"{rows[name][task.name]['accuracy']:.1f}" for name in rows))
+            table.add_row(group, marked, *(_cell(rows[name][task.name]) for name in rows))
         if len(members) > 1:
             table.add_row(group, "[i]mean of group[/i]", *(f"{_mean(rows[n], members):.1f}" for n in rows))
         table.add_section()
@@ -73,7 +75,7 @@ def show(console: Console, tasks: Sequence[Task], rows: Rows, method: str) -> No
     for column in ("method", "trained parameters", "seconds per task", "tuner file", "peak memory"):
         costs.add_column(column, justify="left" if column == "method" else "right")
     for name, results in rows.items():
-        each = list(results.values())
+        each = [row for seeds in results.values() for row in seeds]
         costs.add_row(
             name,
             f"{max(row['trained'] for row in each):,}",
@@ -89,7 +91,7 @@ def draw(path: Path, tasks: Sequence[Task], rows: Rows, histories: Mapping[str, 
     figure = Figure(figsize=(13, 4.2))
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     ordered = [task for members in groups_of(tasks).values() for task in members]
-    series = {name: [rows[name][task.name]["accuracy"] for task in ordered] for name in rows}
+    series = {name: [_accuracy(rows[name], task) for task in ordered] for name in rows}
     names, groups = [task.name for task in ordered], [task.group for task in ordered]
     bars(left, names, series, label="test accuracy, %", groups=groups)
     curves(right, histories, "loss")
@@ -105,15 +107,24 @@ def groups_of(tasks: Sequence[Task]) -> dict[str, list[Task]]:
     return groups
 
 
-def mean_of_groups(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Any]]) -> float:
+def mean_of_groups(tasks: Sequence[Task], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
     """The headline number of PEFT tables: the mean of the groups' means."""
     return statistics.fmean(_mean(results, members) for members in groups_of(tasks).values())
 
 
-def _mean(results: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]) -> float:
-    return statistics.fmean(results[task.name]["accuracy"] for task in tasks)
+def _mean(results: Mapping[str, Sequence[Mapping[str, Any]]], tasks: Sequence[Task]) -> float:
+    return statistics.fmean(_accuracy(results, task) for task in tasks)
 
 
-def _title(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    selections = {row["select"] for row in results.values()}
+def _accuracy(results: Mapping[str, Sequence[Mapping[str, Any]]], task: Task) -> float:
+    return statistics.fmean(row["accuracy"] for row in results[task.name])
+
+
+def _cell(seeds: Sequence[Mapping[str, Any]]) -> str:
+    mean, deviation = mean_and_deviation(row["accuracy"] for row in seeds)
+    return f"{mean:.1f} ± {deviation:.1f}" if len(seeds) > 1 else f"{mean:.1f}"
+
+
+def _title(name: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    selections = {row["select"] for seeds in results.values() for row in seeds}
     return f"{name}\n(best on test)" if selections == {"best_test"} else name

@@ -1,12 +1,14 @@
 """Tune a frozen vision transformer on many small image tasks.
 
-    python -m experiments.vtab --method=res_tuning                       embedded tasks, no download, CPU
-    python -m experiments.vtab --method=snell --data=vtab1k --data_dir=vtab-1k --backbone=b16 --weights=ViT-B_16.npz \
-        --recipe=snell
-    python -m experiments.vtab --method=lora --data=folder --data_dir=my_pictures --backbone=b16 --weights=...
+    python -m experiments.vtab --method=res_tuning                    embedded tasks: no download, CPU, minutes
+    python -m experiments.vtab --method=snell --data=vtab1k --data_dir=vtab-1k --backbone=b16 \
+        --weights=vit_b16_in21k --recipe=snell
+    python -m experiments.vtab --method=lora --data=folder --data_dir=my_pictures --backbone=b16 \
+        --weights=vit_b16_augreg_in21k
 
-Each task is trained on its 800 + 200 images and tested on its whole test split; the method stands next to the linear
-probe and full fine-tuning, which are computed once and then taken from the results file.
+Each task trains on its 800 + 200 images and is tested on its whole test split. Where a flag or a recipe leaves several
+settings open, they are compared on the 200 after training on the 800. The method stands next to a linear probe and full
+fine-tuning, which are trained once and then read from the results file.
 """
 
 import dataclasses
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from jaxmodels.data.tasks import Task
 from rich.console import Console
 
 import jaxmodels as jm
@@ -24,12 +25,14 @@ from experiments.methods import METHODS
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.vit import SIZES
 from jaxmodels.data import tasks as data_tasks
+from jaxmodels.data.tasks import Task
 from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.precision import NAMES, precision
 from jaxmodels.tuning.tuner_file import backbone_hash
 
 MINI_WEIGHTS = Path(__file__).parents[1] / "data" / "vit_mini.safetensors"
 REFERENCES = ("linear", "full")
+KINDS = ("prefix", "adapter", "prompt", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,18 +57,18 @@ class Config:
     """Folder for results, metrics, pictures, tuners and checkpoints."""
     seed: int = 0
     """Seed of initialisation, order of examples and randomness in training."""
+    seeds: tuple[int, ...] = ()
+    """Several seeds: the table then shows mean and standard deviation. Overrides seed."""
     epochs: int = 12
-    """Passes over the 1,000 training images."""
+    """Passes over the training images."""
     steps: int | None = None
     """Optimizer steps; overrides epochs."""
     batch_size: int = 64
     """Images per step."""
-    learning_rate: float | None = None
-    """Peak learning rate; the method's own default unless given."""
-    weight_decay: float = 1e-4
-    """Decoupled weight decay, on matrices only."""
-    warmup: float = 0.1
-    """Share of the steps with rising learning rate; it then falls to 0 along a cosine."""
+    learning_rate: tuple[float, ...] = ()
+    """Peak learning rate; several are compared on the validation images. The method's own unless given."""
+    weight_decay: tuple[float, ...] = (1e-4,)
+    """Decoupled weight decay, on matrices only; several are compared on the validation images."""
     drop_path: float = 0.0
     """Stochastic depth of the last block."""
     clip: float | None = None
@@ -74,94 +77,124 @@ class Config:
     """Micro-batches per step."""
     ema: float | None = None
     """Decay of a moving average of what trains; the average is then tested."""
-    recipe: tyro.extras.literal_type_from_choices(("default", *recipes.RECIPES)) = "default"  # type: ignore[valid-type]
-    """Per-task hyper-parameters of a paper; they replace the flags above."""
+    recipe: tyro.extras.literal_type_from_choices(("flags", *recipes.RECIPES)) = "flags"  # type: ignore[valid-type]
+    """A paper's hyper-parameters per task, in place of the flags for epochs, batch, rates, decay and drop_path."""
     select: Literal["last", "best_val", "best_test"] = "last"
-    """Which model is tested: the last one (trained on all 1,000 images), the best on val200 (trained on train800), or
-    the best on the test set, which is what papers report and flatters."""
+    """Which model is tested: the last (trained on all 1,000 images), the best on the 200 validation images (trained on
+    800), or the best on the test split, which is what papers report and which flatters."""
     rank: int | None = None
-    """Width of the tuner's bottleneck (LoRA's r, adapters' hidden width, SNELL's r)."""
+    """Width of the tuner's bottleneck (LoRA's and SNELL's rank, hidden width of adapters)."""
     length: int | None = None
     """Number of prompts or prefixes, or of blocks for partial."""
-    targets: tuple[str, ...] = ()
-    """Linear layers for lora: some of q k v proj fc1 fc2."""
+    mha: Literal["prefix", "adapter", "prompt", "none"] | None = None
+    """res_tuning: what stands beside the attention."""
+    ffn: Literal["prefix", "adapter", "prompt", "none"] | None = None
+    """res_tuning: what stands beside the MLP."""
+    block: Literal["prefix", "adapter", "prompt", "none"] | None = None
+    """res_tuning: what stands beside the whole block."""
+    targets: tuple[str, ...] | None = None
+    """lora: linear layers, some of q k v proj fc1 fc2."""
     sparsity: float | None = None
-    """SNELL's share of pruned entries, in [0, 1)."""
-    merge: Literal["lambda", "sum"] = "lambda"
-    """How res_tuning_bypass merges: as the paper, or as the released code."""
+    """snell, snella: share of pruned entries, in [0, 1)."""
+    merge: Literal["lambda", "sum"] | None = None
+    """res_tuning_bypass: how branches merge, as in the paper or as in the released code."""
     image_size: int | None = None
     """Side of the input in pixels; the backbone's own unless given."""
     resize: Literal["bicubic", "bilinear", "tf_bilinear"] = "bicubic"
-    """How images are resized; tf_bilinear is VPT's."""
-    normalise: Literal["imagenet", "inception"] = "imagenet"
-    """Mean and deviation of inputs. PEFT papers use ImageNet's, also for Google's checkpoints."""
+    """How vtab1k images are resized; tf_bilinear is VPT's."""
+    normalise: Literal["auto", "imagenet", "inception"] = "auto"
+    """Mean and deviation of inputs; auto is what mini was pre-trained with, and ImageNet's for the others, as in PEFT
+    papers (also for Google's checkpoints)."""
+    augmentation: Literal["timm", "vpt", "none"] | None = None
+    """Of fgvc and folder training images; timm for fgvc and none for folders unless given."""
     precision: tyro.extras.literal_type_from_choices(NAMES) = "auto"  # type: ignore[valid-type]
     """Dtype of the backbone: bfloat16 on an accelerator, float32 on a CPU."""
     remat: bool = False
     """Recompute each block in the backward pass."""
+    cache: Literal["ram", "train", "none"] = "train"
+    """Which decoded images stay in memory."""
     references: bool = True
-    """Also show linear probe and full fine-tuning (trained once, then read from the results file)."""
+    """Also show linear probe and full fine-tuning."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
     resume: bool = False
-    """Skip finished tasks and continue the interrupted one from its checkpoint."""
+    """Skip finished runs and continue the interrupted one from its checkpoint."""
 
 
 def main(config: Config) -> None:
     """Trains the method and its references on every task, then shows and saves the comparison."""
     console = Console()
     started = time.perf_counter()
+    check(config)
     backbone, params = load_backbone(config)
     chosen = load_tasks(config, backbone)
     setup = adapting.Setup(config, backbone, params, backbone_hash(params), chosen, console)
-    names = (*REFERENCES, config.method) if config.references else (config.method,)
     tables.headline(console, config, backbone, chosen)
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in dict.fromkeys(names):
-        rows[name] = {task.name: adapting.run(setup, name, task) for task in chosen}
-    folder = adapting.run_folder(setup, config.method)
-    histories = {task.name: read_metrics(folder / task.name / "metrics.jsonl") for task in chosen}
+    names = (*REFERENCES, config.method) if config.references else (config.method,)
+    rows: tables.Rows = {
+        name: {task.name: [adapting.run(setup, name, task, seed) for seed in seeds(config)] for task in chosen}
+        for name in dict.fromkeys(names)
+    }
+    folder = adapting.method_folder(setup, config.method)
+    first = {t.name: read_metrics(adapting.run_folder(setup, config.method, t, seeds(config)[0]) / "metrics.jsonl")
+             for t in chosen}  # fmt: skip
     tables.show(console, chosen, rows, config.method)
-    tables.draw(folder / "summary.png", chosen, rows, histories)
+    tables.draw(folder / "summary.png", chosen, rows, first)
     console.print(f"Picture, metrics and saved tuners: {folder}  ({time.perf_counter() - started:.0f} s in all)")
 
 
-def load_backbone(config: Config) -> tuple[Backbone, Any]:
-    """The backbone and its published weights; never random ones.
+def seeds(config: Config) -> tuple[int, ...]:
+    """The seeds of a command."""
+    return config.seeds or (config.seed,)
 
-    Raises:
-        ValueError: no weights were named for a size that has none bundled.
-    """
-    backbone = jm.vit(
-        config.backbone,
-        image_size=config.image_size,
-        drop_path=config.drop_path,
-        remat=config.remat,
-        dtype=precision(config.precision).compute,
-    )
+
+def check(config: Config) -> None:
+    """Raises a ValueError for values that no run can use, before anything is loaded."""
+    for flag, value in (("epochs", config.epochs), ("batch_size", config.batch_size), ("steps", config.steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{flag}: found {value}, expected at least 1")
+    if config.data != "embedded" and config.data_dir is None:
+        raise ValueError(f"--data_dir: --data={config.data} needs the folder that holds it, found none")
     if not config.weights and config.backbone != "mini":
         raise ValueError(f"--weights: --backbone={config.backbone} needs a checkpoint (a file, folder or hub name)")
+
+
+def load_backbone(config: Config) -> tuple[Backbone, Any]:
+    """The backbone and its published weights; never random ones."""
+    dtype = precision(config.precision).compute
+    backbone = jm.vit(config.backbone, image_size=config.image_size, remat=config.remat, dtype=dtype)
     return backbone, jm.load_weights(config.weights or MINI_WEIGHTS, backbone)
 
 
 def load_tasks(config: Config, backbone: Backbone) -> list[Task]:
-    """The tasks that `--data` and `--tasks` name.
-
-    Raises:
-        ValueError: no --data_dir where one is needed, or an unknown task.
-    """
+    """The tasks that `--data` and `--tasks` name."""
     names = tuple(filter(None, config.tasks.split(",")))
-    size = backbone.image_size
+    size, cache = backbone.image_size, config.cache
+    statistics = adapting.normalisation(config)
     if config.data == "embedded":
-        return data_tasks.embedded_tasks(names, image_size=size, normalise=config.normalise)
-    if config.data_dir is None:
-        raise ValueError(f"--data_dir: --data={config.data} needs the folder that holds it, found none")
-    images = {"image_size": size, "resize": config.resize, "normalise": config.normalise}
+        return data_tasks.embedded_tasks(names, image_size=size, normalisation=statistics)
+    assert config.data_dir is not None  # `check` ran
     if config.data == "vtab1k":
-        return data_tasks.vtab1k_tasks(config.data_dir, names, reader=config.reader, **images)
+        return data_tasks.vtab1k_tasks(
+            config.data_dir,
+            names,
+            reader=config.reader,
+            image_size=size,
+            resize_method=config.resize,
+            normalisation=statistics,
+            cache=cache,
+        )
     if config.data == "fgvc":
-        return data_tasks.fgvc_tasks(config.data_dir, names, image_size=size, normalise=config.normalise)
-    return [data_tasks.folder_task(config.data_dir, seed=config.seed, **images)]
+        augmentation = config.augmentation or "timm"
+        return data_tasks.fgvc_tasks(
+            config.data_dir, names, image_size=size, augmentation=augmentation, normalisation=statistics, cache=cache
+        )
+    augmentation = config.augmentation or "none"
+    return [
+        data_tasks.folder_task(
+            config.data_dir, image_size=size, augmentation=augmentation, normalisation=statistics, cache=cache
+        )
+    ]
 
 
 if __name__ == "__main__":
