@@ -243,7 +243,7 @@ def test_number_of_trained_parameters(name):
 
 
 def compiled_step(tuner):
-    """A lowered train step (loss, gradient, AdamW with a global-norm clip) and both halves of its abstract parameters."""
+    """A lowered train step (loss, gradient, clip by global norm, AdamW) and both halves of its abstract parameters."""
     method = classifier(BACKBONE, tuner, num_classes=CLASSES)
     variables = jax.eval_shape(method.init, jax.random.key(0))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
