@@ -7,14 +7,10 @@ import pytest
 
 from jaxmodels.tuning.adapter import adapter, adaptformer
 from jaxmodels.tuning.tuner import Context
-from tests.tuning.tiny import BACKBONE, SIZE, backbone_params, frozen, images, largest, randomise, tuned
+from tests.tuning.tiny import BACKBONE, SIZE, backbone_params, frozen, images, largest, random_params, tuned
 
 KEY = jax.random.key(0)
 BOTH = pytest.mark.parametrize("build", [adapter, adaptformer])
-
-
-def random_params(tuner):
-    return randomise(tuner.init(KEY, BACKBONE), jax.random.key(1))
 
 
 def activations(tuner, params, *paths):

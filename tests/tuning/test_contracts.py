@@ -1,6 +1,6 @@
 """What holds for every tuner, on one table: a new tuner is one line in CASES.
 
-Parameters are randomised first: a zero B hides a dead A.
+Parameters are random_tree, random_paramsd first: a zero B hides a dead A.
 """
 
 import functools
@@ -10,6 +10,7 @@ import re
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -19,13 +20,12 @@ from jaxmodels.backbones.vit import vit
 from jaxmodels.tuning.adapter import adapter, adaptformer
 from jaxmodels.tuning.classifier import classifier
 from jaxmodels.tuning.fact import fact
-from jaxmodels.tuning.heads import linear_head
 from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.plain import bitfit, full, linear, partial
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Context, chain
 from jaxmodels.tuning.vpt import vpt
-from tests.tuning.tiny import BACKBONE, CLASSES, SIZE, backbone_params, images, randomise
+from tests.tuning.tiny import BACKBONE, CLASSES, SIZE, backbone_params, images, random_params, random_tree, tuned
 
 CASES = {
     "linear": linear,
@@ -66,8 +66,8 @@ def variables_of(name, seed=0):
     tuner = CASES[name]()
     params = {
         "backbone": backbone_params(),
-        "tuner": randomise(tuner.init(jax.random.key(seed), BACKBONE), jax.random.key(seed + 1)),
-        "head": linear_head().init(jax.random.key(seed + 2), BACKBONE.width, CLASSES),
+        "tuner": random_params(tuner, seed),
+        "head": random_tree({"kernel": jnp.zeros((BACKBONE.width, CLASSES)), "bias": jnp.zeros(CLASSES)}, seed),
     }
     return {"params": params, "state": tuner.init_state(BACKBONE)}
 
@@ -88,7 +88,8 @@ def evaluate(method):
 
 
 # Compilation is the price of this file, and code this small gains nothing from the optimizer of the back end.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 @functools.cache
@@ -152,6 +153,24 @@ def test_exactly_what_the_groups_name_has_a_gradient(name):
 def test_a_tuner_without_groups_leaves_the_backbone_alone(name):
     trains_backbone = bool(CASES[name]().groups(BACKBONE))
     assert trains_backbone == bool(jax.tree.leaves(reference(name)[2]["backbone"]))
+
+
+DROPOUT = {
+    "lora": lambda: lora(3, dropout=0.5),
+    "houlsby": lambda: adapter(3, kind="houlsby", dropout=0.5),
+    "adaptformer": lambda: adaptformer(3, dropout=0.5),
+    "vpt": lambda: vpt(2, dropout=0.5),
+    "fact": lambda: fact(3, dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("name", DROPOUT)
+def test_dropout_does_not_depend_on_the_order_of_a_dict(name):
+    tuner = DROPOUT[name]()
+    params = random_params(tuner)  # in the order of jit and of files: sorted
+    other = dict(reversed(params.items()))
+    assert list(other) != list(params)
+    np.testing.assert_array_equal(tuned(tuner, other, key=KEY), tuned(tuner, params, key=KEY))
 
 
 @pytest.mark.parametrize("name", MERGED)
@@ -224,9 +243,9 @@ def test_number_of_trained_parameters(name):
 
 
 def compiled_step(tuner):
-    """A lowered train step (loss, gradient, AdamW with a global-norm clip) and the parameters it was split from."""
+    """A lowered train step (loss, gradient, clip by global norm, AdamW) and both halves of its abstract parameters."""
     method = classifier(BACKBONE, tuner, num_classes=CLASSES)
-    variables = method.init(jax.random.key(0), batch())
+    variables = jax.eval_shape(method.init, jax.random.key(0))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
     def step(trained, frozen, moments, state, batch):
@@ -238,7 +257,9 @@ def compiled_step(tuner):
         return optax.apply_updates(trained, updates), moments, value
 
     trained, frozen = rules.split(variables["params"], method.groups)
-    lowered = jax.jit(step).lower(trained, frozen, optimizer.init(trained), variables["state"], batch())
+    lowered = compiled(step).lower(
+        trained, frozen, jax.eval_shape(optimizer.init, trained), variables["state"], batch()
+    )
     return lowered, trained, frozen
 
 

@@ -9,14 +9,10 @@ from jaxmodels.backbones.vit import Size, vit
 from jaxmodels.tuning.fact import fact
 from jaxmodels.tuning.sites import LINEARS
 from jaxmodels.tuning.tree import get
-from tests.tuning.tiny import BACKBONE, backbone_params, frozen, largest, randomise, tuned
+from tests.tuning.tiny import BACKBONE, backbone_params, frozen, largest, random_params, tuned
 
 KEY, RANK, WIDTH = jax.random.key(0), 3, 16
 KINDS = pytest.mark.parametrize("kind", ["tt", "tk"])
-
-
-def random_params(tuner):
-    return randomise(tuner.init(KEY, BACKBONE), jax.random.key(1))
 
 
 def sigma_by_hand(params, path, chunk, side):

@@ -8,13 +8,9 @@ import pytest
 from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.sites import LINEARS
 from jaxmodels.tuning.tree import get
-from tests.tuning.tiny import BACKBONE, backbone_params, frozen, largest, randomise, tuned
+from tests.tuning.tiny import BACKBONE, backbone_params, frozen, largest, random_params, tuned
 
 KEY = jax.random.key(0)
-
-
-def random_params(tuner):
-    return randomise(tuner.init(KEY, BACKBONE), jax.random.key(1))
 
 
 def test_starts_equal_to_the_frozen_model():

@@ -17,6 +17,7 @@ from jaxmodels.tuning.sites import LINEARS
 from jaxmodels.tuning.tuner import Context
 from jaxmodels.weights import names
 from jaxmodels.weights.names import Row
+from tests.tuning.tiny import random_params, random_tree
 
 BACKBONE = vit(Size(16, 2, 2, 4), image_size=8, epsilon=1e-12)
 ALL = tuple(LINEARS)
@@ -24,14 +25,11 @@ ALL = tuple(LINEARS)
 
 def random_lora(**options):
     tuner = lora(3, **options)
-    params = tuner.init(jax.random.key(0), BACKBONE)
-    leaves, structure = jax.tree.flatten(params)
-    noise = [0.3 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    return tuner, jax.tree.unflatten(structure, noise)
+    return tuner, random_params(tuner, backbone=BACKBONE)
 
 
 def random_head():
-    return {"kernel": jax.random.normal(jax.random.key(8), (16, 5)), "bias": jnp.arange(5.0)}
+    return random_tree({"kernel": jnp.zeros((16, 5)), "bias": jnp.zeros(5)}, 8)
 
 
 def written(folder, *, head=None, naming="transformers5", **options):
@@ -72,7 +70,7 @@ def test_without_a_head_none_is_loaded(tmp_path):
 def test_a_shared_a_becomes_one_for_each_and_computes_the_same(tmp_path):
     tuner, params = written(tmp_path / "a", shared_qkv_a=True, targets=("q", "k", "v", "proj"))
     found = load_peft(tmp_path / "a", BACKBONE)
-    backbone_params = BACKBONE.init(jax.random.key(1))
+    backbone_params = random_tree(BACKBONE.shapes().params, 1)
     expected = tuner.merge(params, backbone_params, {})
     jax.tree.map(np.testing.assert_array_equal, found.tuner.merge(found.params, backbone_params, {}), expected)
 
@@ -241,7 +239,7 @@ def converted(model):
 
 
 def image():
-    return jax.random.normal(jax.random.key(5), (3, 8, 8, 3))
+    return jnp.asarray(np.random.default_rng(5).standard_normal((3, 8, 8, 3)), jnp.float32)
 
 
 def features(tuner, params, backbone_params):
