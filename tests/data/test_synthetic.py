@@ -1,14 +1,21 @@
+import functools
+
 import numpy as np
 import pytest
 
 from jaxmodels.data.synthetic import COUNTS, TASKS, embedded_task
 
 
+@functools.cache
+def drawn(name, split):
+    return TASKS[name].arrays(split)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_splits_have_the_promised_shapes_and_classes(name):
     task = TASKS[name]
     for split, count in {**COUNTS, "test": 797 if task.real else 1000}.items():
-        arrays = task.arrays(split)
+        arrays = drawn(name, split)
         assert arrays["image"].shape == (count, 32, 32, 3) and arrays["image"].dtype == np.uint8
         assert arrays["label"].shape == (count,) and arrays["label"].dtype == np.int32
         counts = np.bincount(arrays["label"], minlength=task.num_classes)
@@ -17,8 +24,7 @@ def test_splits_have_the_promised_shapes_and_classes(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_pictures_are_the_same_every_time_and_differ_between_splits(name):
-    task = TASKS[name]
-    first, again, val = task.arrays("train"), task.arrays("train"), task.arrays("val")
+    first, again, val = drawn(name, "train"), TASKS[name].arrays("train"), drawn(name, "val")
     assert (first["image"] == again["image"]).all() and (first["label"] == again["label"]).all()
     train = {picture.tobytes() for picture in first["image"]}
     assert len(train) >= 799 and not train & {picture.tobytes() for picture in val["image"]}
@@ -27,7 +33,7 @@ def test_pictures_are_the_same_every_time_and_differ_between_splits(name):
 @pytest.mark.parametrize("name", [name for name in TASKS if not TASKS[name].real])
 def test_no_task_is_given_away_by_mean_colour(name):
     task = TASKS[name]
-    train, test = task.arrays("train"), task.arrays("test")
+    train, test = drawn(name, "train"), drawn(name, "test")
     features = [arrays["image"].astype(np.float32).mean((1, 2)) for arrays in (train, test)]
     nearest = np.square(features[1][:, None] - features[0]).sum(-1).argmin(-1)
     accuracy = (train["label"][nearest] == test["label"]).mean()
@@ -43,19 +49,19 @@ def centroid(arrays):
 
 
 def test_location_labels_order_the_pictures_from_left_to_right():
-    arrays = TASKS["shape_location"].arrays("test")
+    arrays = drawn("shape_location", "test")
     places = [np.median(centroid(arrays)[arrays["label"] == label]) for label in range(8)]
     assert places == sorted(places) and places[0] < 11 and places[-1] > 21
 
 
 def test_more_objects_cover_more_and_nearer_ones_reach_lower():
-    arrays = TASKS["shape_count"].arrays("test")
+    arrays = drawn("shape_count", "test")
     image = arrays["image"].astype(float)
     far = np.abs(image - np.median(image, axis=(1, 2), keepdims=True)).sum(-1) > 150
     covered = [far[arrays["label"] == label].mean() for label in range(8)]
     assert covered == sorted(covered) and covered[-1] > 4 * covered[0]
 
-    arrays = TASKS["nearest_distance"].arrays("test")
+    arrays = drawn("nearest_distance", "test")
     image = arrays["image"].astype(float)
     ground = np.median(image[:, -3:], axis=(1, 2))[:, None, None]
     deepest = (np.abs(image - ground).sum(-1) > 110).sum((1, 2))
@@ -63,7 +69,7 @@ def test_more_objects_cover_more_and_nearer_ones_reach_lower():
 
 
 def test_orientation_zero_points_right_and_counts_counter_clockwise():
-    arrays = TASKS["shape_orientation"].arrays("test")
+    arrays = drawn("shape_orientation", "test")
     image = arrays["image"].astype(float)
     border = np.median(image, axis=(1, 2))[:, None, None]
     weight = (np.abs(image - border).sum(-1) > 120).astype(float)
