@@ -8,7 +8,7 @@ integer, and several hosts read the same global batches, each its own rows. Grai
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import absl.flags
 import grain
@@ -30,7 +30,7 @@ def batches(
     *,
     seed: int,
     augment: Augment | None = None,
-    remainder: Literal["drop", "pad"] = "drop",
+    remainder: str = "drop",
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
@@ -115,7 +115,7 @@ def stack(rows: Sequence[Example]) -> dict[str, Any]:
     return stacked
 
 
-def steps_per_epoch(examples: int, batch_size: int, *, remainder: Literal["drop", "pad"] = "drop") -> int:
+def steps_per_epoch(examples: int, batch_size: int, *, remainder: str = "drop") -> int:
     """Batches per epoch.
 
     >>> steps_per_epoch(1000, 64), steps_per_epoch(1000, 64, remainder='pad')

@@ -62,7 +62,7 @@ def class_folders(
     if present and present == set(_subfolders(root)):
         raise ValueError(f"--data_dir: expected both train/ and test/ in {root}; {contents(root)}")
     files = _images_of(root)
-    classes = tuple(files)
+    classes = _classes(files, root)
     train, val, test = [], [], []
     for label, name in enumerate(classes):
         parts = _divide(files[name], val_share, test_share, f"{seed}/{name}")
@@ -76,7 +76,7 @@ def class_folders(
 
 def _ready_made(root: Path, present: set[str], val_share: float, seed: int) -> ClassFolders:
     listed = {split: _images_of(root / split) for split in SPLITS if split in present}
-    classes = tuple(listed["train"])
+    classes = _classes(listed["train"], root / "train")
     if "val" not in listed:
         parts = {name: _divide(paths, val_share, 0.0, f"{seed}/{name}") for name, paths in listed["train"].items()}
         listed["train"] = {name: train for name, (train, _, _) in parts.items()}
@@ -101,9 +101,13 @@ def _images_of(root: Path) -> dict[str, list[Path]]:
     for name, paths in found.items():
         if not paths:
             raise ValueError(f"{root / name}: expected images ({', '.join(sorted(SUFFIXES))}); {contents(root / name)}")
-    if len(found) == 1:
-        raise ValueError(f"--data_dir: expected at least two class folders in {root}, found only '{folders[0]}'")
     return found
+
+
+def _classes(files: dict[str, list[Path]], root: Path) -> tuple[str, ...]:
+    if len(files) == 1:
+        raise ValueError(f"--data_dir: expected at least two class folders in {root}, found only '{min(files)}'")
+    return tuple(files)
 
 
 def _subfolders(root: Path) -> list[str]:

@@ -6,13 +6,10 @@ rounding in between), and a NumPy version of TensorFlow's bilinear resize where 
 
 import io
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-
-Resize = Literal["bicubic", "bilinear", "tf_bilinear"]
-Normalisation = Literal["imagenet", "inception"]
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _STATISTICS = {
@@ -57,7 +54,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def resize_pil(image: np.ndarray, height: int, width: int, method: Literal["bicubic", "bilinear"]) -> np.ndarray:
+def resize_pil(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
     """Pillow's antialiased resize; uint8 (H, W, 3) -> uint8 (height, width, 3), aspect ratio ignored."""
     return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[method]))
 
@@ -90,7 +87,7 @@ def _linear_weights(old: int, new: int) -> np.ndarray:
     return weights
 
 
-def resize(image: np.ndarray, size: int, method: Resize) -> np.ndarray:
+def resize(image: np.ndarray, size: int, method: str) -> np.ndarray:
     """A square image of `size` pixels, aspect ratio ignored ("direct resize").
 
     Args:
@@ -111,7 +108,7 @@ def resize(image: np.ndarray, size: int, method: Resize) -> np.ndarray:
     return resize_pil(image, size, size, method)
 
 
-def normalise(image: np.ndarray, statistics: Normalisation) -> np.ndarray:
+def normalise(image: np.ndarray, statistics: str) -> np.ndarray:
     """(image / 255 - mean) / std per channel, float32.
 
     'imagenet' is what the published VTAB-1k numbers use; 'inception' (mean and std 0.5, values in [-1, 1]) is what
@@ -133,7 +130,7 @@ def normalise(image: np.ndarray, statistics: Normalisation) -> np.ndarray:
     return (image.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def denormalise(image: Any, statistics: Normalisation) -> np.ndarray:
+def denormalise(image: Any, statistics: str) -> np.ndarray:
     """The inverse of `normalise` as uint8, for looking at pictures."""
     mean, std = (np.asarray(values, np.float32) for values in _STATISTICS[statistics])
     return np.rint((np.asarray(image, np.float32) * std + mean) * 255).clip(0, 255).astype(np.uint8)

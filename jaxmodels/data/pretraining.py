@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxmodels.data.drawing import between, blend, column, finish, grating, hsv, polygon, shape_mask, smooth_noise, star
-from jaxmodels.data.images import Normalisation, normalise
+from jaxmodels.data.images import normalise
 
 SIZE = 32
 HEADS = {
@@ -26,16 +26,14 @@ HEADS = {
 _OUTLINES = np.stack([polygon(k) for k in (3, 4, 5, 6)] + [star(k, 0.5) for k in (4, 5, 6, 7)])
 
 
-def pretraining_batch(
-    seed: int, step: int, batch_size: int, *, statistics: Normalisation = "inception"
-) -> dict[str, Any]:
+def pretraining_batch(seed: int, step: int, batch_size: int, *, statistics: str = "inception") -> dict[str, Any]:
     """The batch of one training step.
 
     Args:
         seed: of the whole run.
         step: of the batch; any order of access gives the same batches.
         batch_size: B.
-        statistics: normalisation of the pictures.
+        statistics: normalisation of the pictures, 'inception' or 'imagenet'.
 
     Returns:
         {'image': float32 (B, 32, 32, 3), 'labels': {head: int32 (B,)}} with the heads and class counts of `HEADS`.

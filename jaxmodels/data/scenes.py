@@ -112,8 +112,8 @@ def land_use(rng: np.random.Generator, n: int) -> Drawn:
     """From above: forest, water, fields, houses, road, river, halls; colours overlap between classes."""
     label = rng.integers(0, 7, n)
     x, y = grid(S)
-    green = hsv(rng.uniform(0.2, 0.42, n), rng.uniform(0.2, 0.6, n), rng.uniform(0.25, 0.6, n))
-    blue = hsv(rng.uniform(0.42, 0.64, n), rng.uniform(0.2, 0.7, n), rng.uniform(0.2, 0.6, n))
+    green = hsv(rng.uniform(0.15, 0.5, n), rng.uniform(0.15, 0.6, n), rng.uniform(0.3, 0.7, n))
+    blue = hsv(rng.uniform(0.3, 0.66, n), rng.uniform(0.15, 0.7, n), rng.uniform(0.25, 0.65, n))
     grey = hsv(rng.random(n), rng.uniform(0, 0.25, n), rng.uniform(0.5, 0.95, n))
     water = column(label == 1)[..., None] * 1.0
     rough = np.where(label == 0, 0.45, np.where(label == 1, 0.05, 0.15))
@@ -144,7 +144,8 @@ def land_use(rng: np.random.Generator, n: int) -> Drawn:
     river = np.abs(winding) < column(rng.uniform(0.07, 0.12, n))
     blend(canvas, grey, road * column(label == 4))
     blend(canvas, blue, river * column(label == 5))
-    return finish(rng, canvas * rng.uniform(0.75, 1.2, (n, 1, 1, 1)).astype(np.float32), 0.06), label
+    light = rng.uniform(0.65, 1.0, (n, 1, 1, 1)) * rng.uniform(0.75, 1.35, (n, 1, 1, 3))  # of any hour and haze
+    return finish(rng, canvas * light.astype(np.float32), 0.06), label
 
 
 def shape_count(rng: np.random.Generator, n: int) -> Drawn:

@@ -7,7 +7,7 @@ float32. An experiment reads `train`, `val`, `trainval` and `test` and never ask
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +15,12 @@ from jaxmodels.data import augment as views
 from jaxmodels.data import fgvc, folder, synthetic, vtab
 from jaxmodels.data.batches import Augment
 from jaxmodels.data.imagelist import file_source
-from jaxmodels.data.images import Normalisation, Resize, normalise, resize
+from jaxmodels.data.images import normalise, resize
 from jaxmodels.data.source import Example, LazySource, Source, array_source, cached, concat, mapped
 from jaxmodels.data.vtab_folder import vtab_folder_split
 from jaxmodels.data.vtab_tfds import vtab_tfds_split
 
-Cache = Literal["ram", "train", "none"]
-Augmentation = Literal["timm", "vpt", "none"]
+CACHES = ("none", "train", "ram")
 Preprocess = Callable[[np.ndarray], np.ndarray]
 
 _VIEWS = {"timm": views.timm_train, "vpt": views.vpt_train}
@@ -59,14 +58,14 @@ class Task(NamedTuple):
     test: Source
     real: bool
     image_size: int
-    normalisation: Normalisation
+    normalisation: str
     description: str
     augment: Augment | None = None
     class_names: tuple[str, ...] | None = None
 
 
 def embedded_tasks(
-    names: Sequence[str] | None = None, *, image_size: int = synthetic.SIZE, normalisation: Normalisation = "inception"
+    names: Sequence[str] | None = None, *, image_size: int = synthetic.SIZE, normalisation: str = "inception"
 ) -> list[Task]:
     """The tasks that need no download (`synthetic.TASKS`), in memory.
 
@@ -85,7 +84,7 @@ def embedded_tasks(
     return [_embedded(synthetic.embedded_task(name), image_size, normalisation) for name in names or synthetic.TASKS]
 
 
-def _embedded(task: synthetic.EmbeddedTask, size: int, normalisation: Normalisation) -> Task:
+def _embedded(task: synthetic.EmbeddedTask, size: int, normalisation: str) -> Task:
     def split(name: str) -> LazySource:
         arrays = task.arrays(name)
         image = arrays["image"]
@@ -113,11 +112,11 @@ def vtab1k_tasks(
     data_dir: Path | str,
     names: Sequence[str] | None = None,
     *,
-    reader: Literal["folder", "tfds"] = "folder",
+    reader: str = "folder",
     image_size: int = 224,
-    resize_method: Resize = "bicubic",
-    normalisation: Normalisation = "imagenet",
-    cache: Cache = "train",
+    resize_method: str = "bicubic",
+    normalisation: str = "imagenet",
+    cache: str = "train",
     version: str | None = None,
 ) -> list[Task]:
     """VTAB-1k: train800, val200, their union and the whole test split of each task; no augmentation.
@@ -140,6 +139,9 @@ def vtab1k_tasks(
         raise ValueError(f"--reader={reader}: expected 'folder' or 'tfds'")
     if version is not None and reader != "tfds":
         raise ValueError(f"version={version}: only --reader=tfds has versions")
+
+    _check(cache, image_size, normalisation)
+    resize(np.zeros((1, 1, 3), np.uint8), 1, resize_method)
 
     def load(row: vtab.VtabTask, split: str) -> LazySource:
         if reader == "tfds":
@@ -174,9 +176,9 @@ def fgvc_tasks(
     names: Sequence[str] | None = None,
     *,
     image_size: int = 224,
-    augmentation: Augmentation = "timm",
-    normalisation: Normalisation = "imagenet",
-    cache: Cache = "none",
+    augmentation: str = "timm",
+    normalisation: str = "imagenet",
+    cache: str = "none",
 ) -> list[Task]:
     """The fine-grained sets; tested on centre crops.
 
@@ -214,9 +216,9 @@ def folder_task(
     data_dir: Path | str,
     *,
     image_size: int = 224,
-    augmentation: Augmentation = "none",
-    normalisation: Normalisation = "imagenet",
-    cache: Cache = "train",
+    augmentation: str = "none",
+    normalisation: str = "imagenet",
+    cache: str = "train",
     val_share: float = 0.2,
     test_share: float = 0.2,
     seed: int = 0,
@@ -257,13 +259,14 @@ def _cropped(
     val: Source,
     test: Source,
     size: int,
-    augmentation: Augmentation,
-    normalisation: Normalisation,
-    cache: Cache,
+    augmentation: str,
+    normalisation: str,
+    cache: str,
 ) -> dict:
     """The splits of a task tested on centre crops: train, val, trainval, test, augment."""
     if augmentation != "none" and augmentation not in _VIEWS:
         raise ValueError(f"augmentation '{augmentation}': expected one of {', '.join(_VIEWS)}, none")
+    _check(cache, size, normalisation)
     crop, finish = _on_image(lambda image: views.centre_crop(image, size)), _normalised(normalisation)
 
     def tested(source: Source, keep: bool) -> LazySource:
@@ -280,13 +283,22 @@ def _cropped(
     return {"train": training, "val": tested_val, "trainval": both, "test": tested_test, "augment": augment}
 
 
+def _check(cache: str, image_size: int, normalisation: str) -> None:
+    """Options that would otherwise fail late, in the middle of a run, or be ignored."""
+    if cache not in CACHES:
+        raise ValueError(f"cache '{cache}': expected one of {', '.join(CACHES)}")
+    if image_size < 1:
+        raise ValueError(f"image_size={image_size}: expected at least 1 pixel")
+    normalise(np.zeros((1, 1, 3)), normalisation)
+
+
 def _augment(
     example: Example,
     rng: np.random.Generator,
     *,
     view: Callable[..., np.ndarray],
     size: int,
-    normalisation: Normalisation,
+    normalisation: str,
 ) -> Example:
     return {**example, "image": normalise(view(example["image"], rng, size), normalisation)}
 
@@ -299,5 +311,5 @@ def _on_image(function: Preprocess) -> Callable[[Example], Example]:
     return lambda example: {**example, "image": function(example["image"])}
 
 
-def _normalised(normalisation: Normalisation) -> Callable[[Example], Example]:
+def _normalised(normalisation: str) -> Callable[[Example], Example]:
     return _on_image(lambda image: normalise(image, normalisation))

@@ -97,7 +97,7 @@ def test_a_batch_must_divide_among_hosts():
 
 def test_an_unknown_remainder_is_refused():
     with pytest.raises(ValueError, match="remainder='keep': expected 'drop' or 'pad'"):
-        batches.__wrapped__(numbers(4), 2, seed=0, remainder="keep")
+        batches(numbers(4), 2, seed=0, remainder="keep")
 
 
 @settings(deadline=None, max_examples=40)
