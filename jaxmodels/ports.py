@@ -29,6 +29,21 @@ class Port(nn.Module):
         return x
 
 
+class Operation:
+    """A port's own call, with no other writer in between.
+
+    A writer that recognises it may compute the same thing in a cheaper way, as SNELL does when it adds its update to the
+    frozen kernel and multiplies once; called through another writer's wrapper it must not.
+    """
+
+    def __init__(self, call: Callable[..., Any]):
+        self._call = call
+
+    def __call__(self, *args: Any, **seen: Any) -> Any:
+        """Runs the operation."""
+        return self._call(*args, **seen)
+
+
 class Shapes(NamedTuple):
     """What a tuner may know when it is initialised: no array, only shapes.
 
@@ -47,7 +62,7 @@ def write(writers: Writers):
     def interceptor(call, args, kwargs, context):
         path = "/".join(context.module.path)
         if context.method_name == "__call__" and path in writers:
-            return writers[path](call, *args, **kwargs)
+            return writers[path](Operation(call), *args, **kwargs)
         return call(*args, **kwargs)
 
     return nn.intercept_methods(interceptor)
