@@ -63,7 +63,9 @@ def class_folders(
         raise ValueError(f"--data_dir: expected both train/ and test/ in {root}; {contents(root)}")
     files = _images_of(root)
     classes = _classes(files, root)
-    train, val, test = [], [], []
+    train: list[Entry] = []
+    val: list[Entry] = []
+    test: list[Entry] = []
     for label, name in enumerate(classes):
         parts = _divide(files[name], val_share, test_share, f"{seed}/{name}")
         for split, paths in zip((train, val, test), parts, strict=True):

@@ -5,7 +5,7 @@ float32. An experiment reads `train`, `val`, `trainval` and `test` and never ask
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,7 +197,7 @@ def fgvc_tasks(
 
     def build(row: fgvc.FgvcSet) -> Task:
         sources = (fgvc.fgvc_split(data_dir, row, split) for split in fgvc.SPLITS)
-        splits = _cropped(*sources, image_size, augmentation, normalisation, cache)
+        splits = _cropped(sources, image_size, augmentation, normalisation, cache)
         return Task(
             name=row.name,
             group="fgvc",
@@ -240,7 +240,7 @@ def folder_task(
     """
     found = folder.class_folders(data_dir, val_share=val_share, test_share=test_share, seed=seed)
     sources = (file_source(entries, upright=True) for entries in (found.train, found.val, found.test))
-    splits = _cropped(*sources, image_size, augmentation, normalisation, cache)
+    splits = _cropped(sources, image_size, augmentation, normalisation, cache)
     return Task(
         name=Path(data_dir).expanduser().resolve().name,
         group="own",
@@ -255,9 +255,7 @@ def folder_task(
 
 
 def _cropped(
-    train: Source,
-    val: Source,
-    test: Source,
+    sources: Iterable[Source],
     size: int,
     augmentation: str,
     normalisation: str,
@@ -268,6 +266,8 @@ def _cropped(
         raise ValueError(f"augmentation '{augmentation}': expected one of {', '.join(_VIEWS)}, none")
     _check(cache, size, normalisation)
     crop, finish = _on_image(lambda image: views.centre_crop(image, size)), _normalised(normalisation)
+
+    train, val, test = sources
 
     def tested(source: Source, keep: bool) -> LazySource:
         return mapped(_kept(mapped(source, crop), keep), finish)

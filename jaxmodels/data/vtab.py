@@ -16,11 +16,11 @@ SPLITS = ("train800", "val200", "train800val200", "test")
 
 
 class Cut(NamedTuple):
-    """Examples of a TFDS split from `start` (a number, or a fraction of the split) up to `count` of them."""
+    """Examples of a TFDS split from `start` (a number, or a fraction of the split) up to `length` of them."""
 
     split: str
     start: int | tuple[int, int] = 0
-    count: int | None = None
+    length: int | None = None
 
     def range(self, sizes: Mapping[str, int]) -> tuple[str, int, int]:
         """(split, start, stop) given the real sizes of the splits.
@@ -30,7 +30,7 @@ class Cut(NamedTuple):
         """
         size = sizes[self.split]
         start = self.start if isinstance(self.start, int) else size * self.start[0] // self.start[1]
-        return self.split, start, size if self.count is None else min(start + self.count, size)
+        return self.split, start, size if self.length is None else min(start + self.length, size)
 
 
 class VtabTask(NamedTuple):
@@ -132,8 +132,8 @@ def dsprites_label(attribute: SupportsInt, values: int) -> int:
 _VALIDATION = Cut("validation", 0, 200)
 _LAST_TENTH = Cut("train", (9, 10), 200)
 
-_CLEVR = {"version": "3.1.0", "val": _LAST_TENTH, "test": Cut("validation"), "test_size": 15_000}
-_DSPRITES = {
+_CLEVR: dict[str, Any] = {"version": "3.1.0", "val": _LAST_TENTH, "test": Cut("validation"), "test_size": 15_000}
+_DSPRITES: dict[str, Any] = {
     "tfds": "dsprites",
     "version": "2.0.0",
     "val": Cut("train", (4, 5), 200),
@@ -141,7 +141,7 @@ _DSPRITES = {
     "test_size": 73_728,
     "image": "binary",
 }
-_SMALLNORB = {
+_SMALLNORB: dict[str, Any] = {
     "tfds": "smallnorb",
     "version": "2.0.0",
     "val": Cut("test", 0, 200),  # the benchmark halves the TFDS test split into validation and test

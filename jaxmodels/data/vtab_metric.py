@@ -65,8 +65,10 @@ def summarise(
         without = [name for name in accuracies if name not in groups]
         if without:
             raise ValueError(f"accuracies: no group is known for {', '.join(without)}")
-        accuracies, groups = list(accuracies.values()), [groups[name] for name in accuracies]
-    values, names = np.asarray(accuracies, np.float64), list(groups)
+        names = [groups[name] for name in accuracies]
+        values = np.asarray(list(accuracies.values()), np.float64)
+    else:
+        names, values = list(groups), np.asarray(accuracies, np.float64)
     if not len(values) or len(values) != len(names):
         raise ValueError(f"accuracies: expected one figure per task, found {len(values)} for {len(names)} tasks")
     means = {group: float(values[[name == group for name in names]].mean()) for group in dict.fromkeys(names)}

@@ -66,7 +66,7 @@ def _builder(data_dir: Path, task: VtabTask, version: str) -> Any:
     return builder
 
 
-def _example(task: VtabTask, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _example(task: VtabTask, example: Mapping[str, Any]) -> dict[str, Any]:
     image = np.asarray(example["image"])
     if task.image == "binary":
         image = image * np.uint8(255)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +23,8 @@ def names(entries):
 @settings(deadline=None)
 @given(st.integers(1, 60), st.floats(0, 0.49), st.floats(0, 0.49), st.text(max_size=3))
 def test_each_image_is_in_exactly_one_part_and_training_is_never_empty(count, val_share, test_share, key):
-    paths = list(range(count))
-    train, val, test = _divide.__wrapped__(paths, val_share, test_share, key)
+    paths = [Path(f"{i:02}") for i in range(count)]
+    train, val, test = _divide(paths, val_share, test_share, key)
     assert sorted(train + val + test) == paths and train
     assert abs(len(test) - test_share * count) <= 1 and abs(len(val) - val_share * count) <= 1
 

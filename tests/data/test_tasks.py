@@ -118,6 +118,23 @@ def test_own_images_train_and_test(own, augmentation):
     assert tested["mask"].tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("augmentation", ["none", "timm"])
+@pytest.mark.parametrize("cache, train_stays, test_stays", [("none", 0, 0), ("train", 1, 0), ("ram", 1, 1)])
+def test_the_cache_of_cropped_tasks_keeps_what_it_says(own, cache, train_stays, test_stays, augmentation):
+    task = folder_task(own, image_size=16, cache=cache, augmentation=augmentation)
+    readers = [(s, train_stays) for s in (task.train, task.val, task.trainval)] + [(task.test, test_stays)]
+    for source, _ in readers:
+        assert len(source[-1]) == 2
+    for path in own.glob("*/*.png"):
+        path.unlink()
+    for source, stays in readers:
+        if stays:
+            assert source[-1]["image"].ndim == 3
+        else:
+            with pytest.raises(ValueError, match="no such image file"):
+                source[-1]
+
+
 def test_augmentation_changes_training_only(own):
     augmented, plain = (folder_task(own, image_size=16, augmentation=name) for name in ("timm", "none"))
     np.testing.assert_array_equal(augmented.test[1]["image"], plain.test[1]["image"])
