@@ -6,7 +6,6 @@ an epoch costs almost nothing. The cache is a random-access sequence like any ot
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -19,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.backbones.backbone import Backbone
-from jaxmodels.rules import path_name
 from jaxmodels.tuning.tuner import Context, Tuner
+from jaxmodels.tuning.tuner_file import backbone_hash
 
 HEADER = "header.json"
 # A .npy file cannot name bfloat16, so its bits are stored as integers.
@@ -143,28 +142,18 @@ def header_of(backbone: Backbone, tuner: Tuner, params: Any, examples: Any, dtyp
     return {
         "backbone": backbone.name,
         "image_size": backbone.image_size,
-        "backbone_sha256": tree_sha256(params),
+        "backbone_hash": backbone_hash(params),
         "ports": list(tuner.reads(backbone)),
         "dtype": dtype,
         "number": len(examples),
-        "examples_sha256": _sample_sha256(examples),
+        "examples_hash": _sample_hash(examples),
     }
 
 
-def tree_sha256(params: Any) -> str:
-    """Hash of every leaf's path, dtype, shape and bytes."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        digest.update(f"{path_name(path)} {array.dtype} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _sample_sha256(examples: Any, most: int = 16) -> str:
+def _sample_hash(examples: Any, most: int = 16) -> str:
     """Hash of up to `most` examples, evenly spaced: reading all images would cost what the cache is to save."""
     chosen = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
-    return tree_sha256([dict(examples[int(i)]) for i in chosen])
+    return backbone_hash([dict(examples[int(i)]) for i in chosen])
 
 
 def _check_frozen(backbone: Backbone, tuner: Tuner, params: Any) -> None:

@@ -115,11 +115,11 @@ def test_stale_folders_are_refused_then_replaced(frozen, tmp_path):
     cached_reads(TINY, TUNER, frozen, Examples(), where=folder)
     other = jax.tree.map(lambda x: x + 1e-3, frozen)
     for key, arguments, options in (
-        ("backbone_sha256", (TUNER, other, Examples()), {}),
+        ("backbone_hash", (TUNER, other, Examples()), {}),
         ("ports", (linear(), frozen, Examples()), {}),
         ("dtype", (TUNER, frozen, Examples()), {"dtype": "float32"}),
         ("number", (TUNER, frozen, [Examples()[i] for i in range(4)]), {}),
-        ("examples_sha256", (TUNER, frozen, Examples(1)), {}),
+        ("examples_hash", (TUNER, frozen, Examples(1)), {}),
     ):
         with pytest.raises(ValueError, match=f"stale cache, {key} is"):
             cached_reads(TINY, *arguments, where=folder, **options)

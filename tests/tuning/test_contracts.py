@@ -22,6 +22,9 @@ from jaxmodels.tuning.classifier import classifier
 from jaxmodels.tuning.fact import fact
 from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.plain import bitfit, full, linear, partial
+from jaxmodels.tuning.res_adapter import res_adapter
+from jaxmodels.tuning.res_bypass import res_tuning_bypass
+from jaxmodels.tuning.res_tuning import res_tuning
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Context, chain
 from jaxmodels.tuning.vpt import vpt
@@ -42,6 +45,10 @@ CASES = {
     "ssf": ssf,
     "fact_tt": lambda: fact(3, kind="tt", scale=0.5, dropout=0.0),
     "fact_tk": lambda: fact(3, kind="tk", scale=0.5, dropout=0.0),
+    "res_tuning": lambda: res_tuning(3, length=2),
+    "res_tuning_other": lambda: res_tuning(3, length=2, mha="prompt", ffn="prefix", block="adapter", lam="learned"),
+    "res_adapter_gate": lambda: res_adapter(3, place="mha", reads="output", weight="gate", shortcut=True),
+    "res_tuning_bypass": lambda: res_tuning_bypass(4),
     "lora+ssf": lambda: chain(lora(3, targets=("q", "fc2")), ssf()),
     "ssf+lora+bitfit": lambda: chain(ssf(), lora(3), bitfit()),
     "vpt+houlsby+adaptformer": lambda: chain(vpt(2), adapter(3, kind="houlsby"), adaptformer(3)),
@@ -228,6 +235,8 @@ COUNTS = {  # of a ViT-B/16, without its head, as published
     "vpt-shallow": (lambda: vpt(10, deep=False), 7_680),
     "vpt-deep": (lambda: vpt(10), 92_160),
     "ssf": (ssf, 204_288 + 1_536),
+    "res-tuning": (res_tuning, 470_136),
+    "res-tuning-bypass": (res_tuning_bypass, 387_312 + 12),
     "fact-tt": (lambda: fact(16), 2 * 768 * 16 + 12 * 12 * 16 * 16),
     "fact-tk": (lambda: fact(16, kind="tk"), 2 * 768 * 16 + 16**3 + 16 * 12 * 12),
 }
