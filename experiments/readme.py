@@ -2,8 +2,8 @@
 
     python -m experiments.readme --results=runs/vtab/results.jsonl
 
-The table between the markers `<!-- results -->` and `<!-- /results -->` is replaced; nothing else changes. Of several runs
-of one method, task and seed the newest counts.
+The table between the markers `<!-- results -->` and `<!-- /results -->` is replaced; nothing else changes. Of several
+runs of one method, task and seed the newest counts.
 """
 
 import dataclasses

@@ -32,8 +32,8 @@ class Port(nn.Module):
 class Operation:
     """A port's own call, with no other writer in between.
 
-    A writer that recognises it may compute the same thing in a cheaper way, as SNELL does when it adds its update to the
-    frozen kernel and multiplies once; called through another writer's wrapper it must not.
+    A writer that recognises it may compute the same thing in a cheaper way, as SNELL does when it adds its update to
+    the frozen kernel and multiplies once; called through another writer's wrapper it must not.
     """
 
     def __init__(self, call: Callable[..., Any]):
