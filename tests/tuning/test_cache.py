@@ -15,7 +15,7 @@ from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.plain import linear
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
 from jaxmodels.tuning.tuner import chain
-from tests.tuning.two_blocks import KEY, TINY, frozen_params, noisy
+from tests.tuning.two_blocks import KEY, TINY, drawn_tuner, frozen_params
 
 TUNER = res_tuning_bypass(3)
 
@@ -45,7 +45,7 @@ def test_training_on_cached_features_is_training_on_images(frozen, tmp_path, whe
     examples, place = Examples(), "memory" if where == "memory" else tmp_path / "cache"
     cache = cached_reads(TINY, TUNER, frozen, examples, dtype="float32", where=place, batch_size=2)
     method = classifier(TINY, TUNER, num_classes=3)
-    params = {"tuner": noisy(TUNER.init(KEY, TINY)), "head": {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}}
+    params = {"tuner": drawn_tuner(TUNER), "head": {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}}
 
     @jax.jit
     def step(params, batch):

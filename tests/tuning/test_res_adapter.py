@@ -8,7 +8,7 @@ import pytest
 from jaxmodels.tuning.res_adapter import adapter, init_adapter, res_adapter
 from jaxmodels.tuning.res_maps import group_adapter, init_group_adapter, init_upsample, nearest, upsample
 from jaxmodels.tuning.tuner import Context
-from tests.tuning.two_blocks import KEY, TINY, frozen_params, noisy
+from tests.tuning.two_blocks import KEY, TINY, drawn, drawn_tuner, frozen_params, noisy
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def frozen():
 
 @pytest.mark.parametrize("weight", ["none", "scale", "scale_channel", "gate", "scalar_0.25"])
 def test_each_weighting_multiplies_the_branch(weight):
-    params = noisy(init_adapter(KEY, 6, 3, weight=weight))
+    params = drawn(lambda: init_adapter(KEY, 6, 3, weight=weight))
     x = jax.random.normal(KEY, (2, 5, 6))
     branch = np.asarray(adapter({k: params[k] for k in ("down", "up")}, x, shortcut=False))
     if weight == "gate":
@@ -31,7 +31,7 @@ def test_each_weighting_multiplies_the_branch(weight):
 
 
 def test_a_map_is_tokens():
-    params = noisy(init_adapter(KEY, 6, 3, weight="gate"))
+    params = drawn(lambda: init_adapter(KEY, 6, 3, weight="gate"))
     x = jax.random.normal(KEY, (2, 3, 4, 6))
     tokens = adapter(params, x.reshape(2, 12, 6), weight="gate")
     np.testing.assert_allclose(adapter(params, x, weight="gate").reshape(2, 12, 6), tokens, atol=1e-6)
@@ -65,7 +65,7 @@ def test_initial_statistics():
 @pytest.mark.parametrize("reads", ["inputs", "output"])
 def test_tuner_adds_beside_its_operation(frozen, place, port, norm, reads):
     tuner = res_adapter(3, place=place, reads=reads)
-    params = noisy(tuner.init(KEY, TINY))
+    params = drawn_tuner(tuner)
     images = jax.random.normal(KEY, (2, 8, 8, 3))
     out, into = f"block0/{port}", f"block0/{norm}" if norm else "tokens"
 
@@ -116,7 +116,7 @@ def test_as_many_widths_as_blocks():
 
 
 def test_groups_have_the_head_index_fastest():
-    params = noisy(init_group_adapter(KEY, 8))
+    params = drawn(lambda: init_group_adapter(KEY, 8))
     x = jax.random.normal(KEY, (1, 2, 2, 8))
     changed = group_adapter(params, x.at[..., 1].add(1.0)) != group_adapter(params, x)
     assert set(np.flatnonzero(np.asarray(changed).any((0, 1, 2)))) == {1, 5}  # channel 1 is in group 1 of 4

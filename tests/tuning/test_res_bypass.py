@@ -13,7 +13,7 @@ from jaxmodels.tuning.res_adapter import adapter
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
 from jaxmodels.weights import names
 from jaxmodels.weights.res_tuning import bypass_rows
-from tests.tuning.two_blocks import IMAGES, KEY, TINY, frozen_params, noisy
+from tests.tuning.two_blocks import IMAGES, KEY, TINY, drawn_tuner, frozen_params
 
 LABELS = jnp.array([0, 2])
 
@@ -46,7 +46,7 @@ def test_published_parameter_counts():
 @pytest.mark.parametrize("merge", ["lambda", "sum"])
 def test_the_equation(frozen, merge):
     tuner = res_tuning_bypass(3, merge=merge)
-    params = noisy(tuner.init(KEY, TINY))
+    params = drawn_tuner(tuner)
     reads = reads_of(frozen, tuner)
     x = reads["tokens"]
     for i in range(2):
@@ -75,14 +75,27 @@ def test_kinds_without_parameters(frozen):
 
 
 def test_options_show(frozen):
-    def run(**options):
-        tuner = res_tuning_bypass(options.pop("hidden", 3), **options)
-        return jax.jit(lambda key: tuner.bypass(tuner.init(key, TINY), reads, identity_tail))(KEY)
-
     reads = reads_of(frozen, res_tuning_bypass(3))
-    plain = run()
-    for options in ({"hidden": [2, 4]}, {"weight": "gate"}, {"zero_init_last": True}, {"lateral": "group_adapter"}):
-        assert float(jnp.abs(run(**options) - plain).max()) > 1e-4, options
+    plain = res_tuning_bypass(3)
+
+    def run(tuner, params):
+        return tuner.bypass(params, reads, identity_tail)
+
+    for options in ({"weight": "scalar_0.5"}, {"merge": "sum"}, {"lateral": "identity"}, {"vertical": "zero"}):
+        difference = run(res_tuning_bypass(3, **options), drawn_tuner(plain)) - run(plain, drawn_tuner(plain))
+        assert float(jnp.abs(difference).max()) > 1e-4, options
+    widths = [p["lateral"]["down"]["kernel"].shape[1] for p in drawn_tuner(res_tuning_bypass([2, 4])).values()]
+    assert widths == [2, 4]
+    assert "scaling" in drawn_tuner(res_tuning_bypass(3, weight="gate"))["block0/out"]["lateral"]
+    assert drawn_tuner(res_tuning_bypass(lateral="group_adapter"))["block0/out"]["lateral"]["down"]["bias"].shape == (
+        4,
+    )
+
+
+def test_only_the_last_block_starts_as_the_identity():
+    params = jax.jit(lambda key: res_tuning_bypass(3, zero_init_last=True).init(key, TINY))(KEY)
+    zero = {path: [not p[s]["up"]["kernel"].any() for s in ("lateral", "vertical")] for path, p in params.items()}
+    assert zero == {"block0/out": [False, False], "block1/out": [True, True]}
 
 
 def test_twelve_blocks_keep_their_order_through_jit():
@@ -102,7 +115,7 @@ def test_twelve_blocks_keep_their_order_through_jit():
 def problem(frozen, tuner):
     method = classifier(TINY, tuner, num_classes=3)
     head = {"kernel": jax.random.normal(KEY, (8, 3)), "bias": jnp.zeros(3)}
-    params = {"backbone": frozen, "tuner": noisy(tuner.init(KEY, TINY)), "head": head}
+    params = {"backbone": frozen, "tuner": drawn_tuner(tuner), "head": head}
 
     def loss(params, batch):
         return method.loss({"params": params, "state": {}}, batch, KEY)[0]
@@ -142,7 +155,7 @@ def test_training_costs_the_forward_pass_of_the_backbone_and_no_backward(frozen)
 
 def test_published_names_round_trip():
     tuner = res_tuning_bypass(3, merge="sum", weight="scale")
-    params = noisy(tuner.init(KEY, TINY))
+    params = drawn_tuner(tuner)
     rows = bypass_rows(params)
     written = names.write(params, rows)
     assert written["restuning_default.bypass_blocks.1.lateral_tuner.tuner.ln1.weight"].shape == (3, 8)

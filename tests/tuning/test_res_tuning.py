@@ -15,7 +15,7 @@ from jaxmodels.tuning.res_prompt import res_prompt
 from jaxmodels.tuning.res_tuning import KINDS, res_tuning
 from jaxmodels.tuning.tuner import Context, chain
 from jaxmodels.tuning.unbound import attend_shared
-from tests.tuning.two_blocks import IMAGES, KEY, SIZE, TINY, frozen_params, noisy
+from tests.tuning.two_blocks import IMAGES, KEY, SIZE, TINY, drawn_tuner, frozen_params, noisy
 
 PAIR = IMAGES[:2]
 
@@ -34,22 +34,28 @@ def features(frozen, tuner, params, backbone=TINY):
 
 def test_prompt_at_the_attention_is_vpt_deep(frozen):
     tuner = res_prompt(3, place="mha", normalise=True)
-    params = noisy(tuner.init(KEY, TINY))
-    x = TINY.read(frozen, PAIR, ("tokens",))["tokens"]
-    for i in range(SIZE.depth):
-        prompts = params[f"block{i}/attn/core"]["prompt"].reshape(1, 3, 8)
-        both = jnp.concatenate([x, jnp.broadcast_to(prompts, (2, 3, 8))], 1)
-        x = Block(SIZE.heads).apply({"params": frozen[f"block{i}"]}, both)[:, : x.shape[1]]
-    np.testing.assert_allclose(features(frozen, tuner, params), TINY.tail(frozen, x), atol=1e-5)
+    params = drawn_tuner(tuner)
+
+    @jax.jit
+    def deep(frozen):
+        x = TINY.read(frozen, PAIR, ("tokens",))["tokens"]
+        for i in range(SIZE.depth):
+            prompts = params[f"block{i}/attn/core"]["prompt"].reshape(1, 3, 8)
+            both = jnp.concatenate([x, jnp.broadcast_to(prompts, (2, 3, 8))], 1)
+            x = Block(SIZE.heads).apply({"params": frozen[f"block{i}"]}, both)[:, : x.shape[1]]
+        return TINY.tail(frozen, x)
+
+    expected = deep(frozen)
+    np.testing.assert_allclose(features(frozen, tuner, params), expected, atol=1e-5)
     plain = features(frozen, res_prompt(3, place="mha"), params)
-    assert float(jnp.abs(plain - TINY.tail(frozen, x)).max()) > 1e-3
+    assert float(jnp.abs(plain - expected).max()) > 1e-3
     wide = features(frozen, res_prompt(3, place="mha", normalise=True, epsilon=0.5), params)
-    assert float(jnp.abs(wide - TINY.tail(frozen, x)).max()) > 1e-4
+    assert float(jnp.abs(wide - expected).max()) > 1e-4
 
 
 def test_two_prefixes_are_one_longer_prefix(frozen):
     both = chain(res_prefix(2), res_prefix(3))
-    params = noisy(both.init(KEY, TINY))
+    params = drawn_tuner(both)
     context = Context(frozen, both.init_state(TINY), None)
     separate = TINY.apply(frozen, PAIR, writers=both.writes(params, context))
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *params.values())
@@ -57,7 +63,7 @@ def test_two_prefixes_are_one_longer_prefix(frozen):
 
 
 def test_constant_weight(frozen):
-    params = noisy(res_prefix(2).init(KEY, TINY))
+    params = drawn_tuner(res_prefix(2))
     nothing = features(frozen, res_prefix(2, lam=0.0), params)
     np.testing.assert_allclose(nothing, TINY.apply(frozen, PAIR), atol=1e-6)
     queries = TINY.read(frozen, PAIR, ("block0/attn/q_proj",))["block0/attn/q_proj"].reshape(2, 5, 2, 4)
@@ -72,7 +78,7 @@ def test_constant_weight(frozen):
 @pytest.mark.parametrize("build", [res_prefix, res_prompt])
 @pytest.mark.parametrize("place", ["ffn", "block"])
 def test_beside_other_operations_the_branch_is_added_without_projection(frozen, build, place):
-    params = noisy(build(3, place=place).init(KEY, TINY))
+    params = drawn_tuner(build(3, place=place))
     out, into = {"ffn": ("block0/mlp_out", "block0/norm2"), "block": ("block0/out", "tokens")}[place]
     plain = TINY.read(frozen, PAIR, (out, into))
     leaves = params[out]
@@ -157,7 +163,7 @@ def test_each_option_shows(frozen, options):
 
 def test_rematerialised_gradients_are_the_same(frozen):
     tuner = res_tuning(3, length=2)
-    params = noisy(tuner.init(KEY, TINY))
+    params = drawn_tuner(tuner)
 
     def grads(backbone):
         def loss(p):

@@ -21,6 +21,16 @@ def noisy(params, seed=1):
     return jax.tree.unflatten(tree, [x + jnp.asarray(0.3 * generator.normal(size=x.shape), x.dtype) for x in leaves])
 
 
+def drawn(init):
+    """What `init()` would give, but for the values: random, from no compiled program (those are what tests cost)."""
+    return noisy(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(init)))
+
+
+def drawn_tuner(tuner):
+    """Random parameters of a tuner of `TINY`."""
+    return drawn(lambda: tuner.init(KEY, TINY))
+
+
 @functools.cache
 def frozen_params():
     """Weights of `TINY`; norms scale by about one."""
