@@ -41,8 +41,8 @@ METHODS: dict[str, Choice] = {
     ),
     "snella": Choice(
         jm.snella,
-        {"rank": 8, "target_sparsity": 0.5},
-        RANK | {"sparsity": "target_sparsity"},
+        {"rank": 8, "sparsity": 0.5},
+        RANK | {"sparsity": "sparsity"},
         2e-3,
         "SNELLA: SNELL with Mix-K kernels and a budget that moves between layers",
     ),

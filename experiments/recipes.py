@@ -78,7 +78,7 @@ SNELL = {
 
 
 def _snella(sparsity: float, batch_size: int, weight_decay: float, lr: float = 1e-3, start: float = 0.01) -> Recipe:
-    options = {"rank": 32, "target_sparsity": sparsity, "initial_sparsity": start}
+    options = {"rank": 32, "sparsity": sparsity, "init_sparsity": start}
     return Recipe(lr, weight_decay, batch_size, drop_path=0.1, options=options)
 
 

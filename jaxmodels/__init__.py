@@ -24,6 +24,8 @@ from jaxmodels.tuning.res_prefix import res_prefix
 from jaxmodels.tuning.res_prompt import res_prompt
 from jaxmodels.tuning.res_tuning import res_tuning
 from jaxmodels.tuning.serving import serve
+from jaxmodels.tuning.snell import snell
+from jaxmodels.tuning.snella import snella
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Tuner, chain
 from jaxmodels.tuning.tuner_file import load_tuner, save_tuner
@@ -64,6 +66,8 @@ __all__ = [
     "save_tuner",
     "serve",
     "sgd",
+    "snell",
+    "snella",
     "ssf",
     "stack_tasks",
     "vit",
