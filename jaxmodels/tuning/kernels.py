@@ -24,7 +24,7 @@ def _wide(x: Array) -> Array:
 
 
 def _root(power: Array, exponent: float) -> Array:
-    """power ** (1 / exponent) with gradient 0 where the power is 0: both branches of a `where` must stay finite."""
+    """Power ** (1 / exponent) with gradient 0 where the power is 0: both branches of a `where` must stay finite."""
     positive = power > 0
     safe = jnp.where(positive, power, 1.0)
     root = jnp.sqrt(safe) if exponent == 2.0 else safe ** (1.0 / exponent)
@@ -157,7 +157,9 @@ def kernel(name: str = "piecewise_linear", *, norm: float = 2.0, pieces: int = 2
             raise ValueError(f"kernel: '{name}' has neither norm nor pieces, found norm={norm}, pieces={pieces}")
         scalars = {} if name == "linear" else _SCALED
         function = {"linear": linear, "sigmoid": sigmoid, "rbf": rbf}[name]
-        return Kernel(1, scalars, lambda p: function(p["in_q"][0], p["out_q"][0], **{s: _wide(p[s])[:, None] for s in scalars}))
+        return Kernel(
+            1, scalars, lambda p: function(p["in_q"][0], p["out_q"][0], **{s: _wide(p[s])[:, None] for s in scalars})
+        )
     if not 1.0 <= norm < float("inf"):
         raise ValueError(f"norm: found {norm}, expected a finite number of at least 1")
     if pieces < 1:
