@@ -102,6 +102,17 @@ def normalisation(config: Any) -> Any:
     return "inception" if config.backbone == "mini" else "imagenet"
 
 
+def check_settings(setup: Setup) -> None:
+    """Raises a ValueError for tuner flags or a recipe that do not fit the method or a task, before anything trains."""
+    name = setup.config.method
+    for task in setup.tasks:
+        for recipe in candidates(setup, name, task):
+            methods.build(name, _tuner_flags(setup.config), recipe.options, epochs=1, per_epoch=1)
+            if recipe.batch_size > len(task.train):
+                most = f"expected 1 to {len(task.train)}, the number of training examples of {task.name}"
+                raise ValueError(f"--batch_size={recipe.batch_size}: {most}")
+
+
 def candidates(setup: Setup, name: str, task: Task) -> tuple[Recipe, ...]:
     """The settings that the flags or the recipe leave open for a task."""
     config = _for_method(setup.config, name)
@@ -135,7 +146,7 @@ def choose(setup: Setup, name: str, task: Task, seed: int, folder: Path) -> Reci
         return found[0]
     scores = []
     for i, recipe in enumerate(found):
-        place = folder / f"candidate{i}"
+        place = folder.with_name(f"{folder.name}-candidate{i}")
         known = find_result(place / "result.jsonl", {"candidate": i}) if setup.config.resume else None
         if known is None:
             known = {"candidate": i, **train(setup, name, task, seed, recipe, place, "validate")}
@@ -181,8 +192,8 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
     per_epoch = max(1, steps_per_epoch(len(source), recipe.batch_size, remainder=remainder))
     steps = recipe.epochs * per_epoch if config.steps is None else config.steps
     outputs = max(t.num_classes for t in setup.tasks) if config.data == "embedded" else task.num_classes
-    flags = {flag: getattr(config, flag) for flag in TUNER_FLAGS if getattr(config, flag) is not None}
-    key = (tuple(sorted({**flags, "clip": config.clip}.items())), json.dumps(recipe._asdict()))
+    flags = {**_tuner_flags(config), "clip": config.clip}
+    key = (tuple(sorted(flags.items())), json.dumps(recipe._asdict()))
     built = build(name, *key, setup.backbone, outputs, steps, per_epoch)
     variables = built.method.init(jax.random.key(seed), None)
     params = {**variables["params"], "backbone": setup.params}
@@ -304,6 +315,10 @@ def _for_method(config: Any, name: str) -> Any:
         return config
     unset = {flag: None for flag in TUNER_FLAGS}
     return dataclasses.replace(config, recipe="flags", learning_rate=(), select="last", **unset)
+
+
+def _tuner_flags(config: Any) -> dict[str, Any]:
+    return {flag: getattr(config, flag) for flag in TUNER_FLAGS if getattr(config, flag) is not None}
 
 
 def _own(config: Any) -> bool:

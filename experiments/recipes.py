@@ -83,7 +83,9 @@ def _snella(sparsity: float, batch_size: int, weight_decay: float, lr: float = 1
 
 
 def _mixk(batch_size: int, weight_decay: float) -> Recipe:
-    return Recipe(1e-3, weight_decay, batch_size, drop_path=0.1, options={"rank": 32, "kernel": "mixture", "sparsity": 0.0})
+    return Recipe(
+        1e-3, weight_decay, batch_size, drop_path=0.1, options={"rank": 32, "kernel": "mixture", "sparsity": 0.0}
+    )
 
 
 # SNELLA-32: the released scripts of arXiv 2510.24037 (100 epochs); the other tasks have none.

@@ -129,6 +129,7 @@ def main(config: Config) -> None:
     backbone, params = load_backbone(config)
     chosen = load_tasks(config, backbone)
     setup = adapting.Setup(config, backbone, params, backbone_hash(params), chosen, console)
+    adapting.check_settings(setup)
     tables.headline(console, config, backbone, chosen)
     names = (*REFERENCES, config.method) if config.references else (config.method,)
     rows: tables.Rows = {
