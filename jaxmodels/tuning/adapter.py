@@ -15,13 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.nn.transformer import gelu
 from jaxmodels.rules import nearest
 from jaxmodels.tuning.dropout import check_rate, drop
 from jaxmodels.tuning.sites import ports_like
 from jaxmodels.tuning.tuner import Tuner
 
 ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "relu": jax.nn.relu,
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # NOAH's and CLIP's
 }

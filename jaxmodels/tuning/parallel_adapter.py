@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.nn.transformer import gelu
 from jaxmodels.tuning.kernelized import targeted
 from jaxmodels.tuning.tuner import Tuner
 
@@ -43,7 +44,7 @@ def parallel_adapter(rank: int = 8, *, targets: Sequence[str] | None = None) -> 
         def writer(layer):
             def write(call, x):
                 y = call(x)
-                hidden = jax.nn.gelu(_dense(layer["down"], x), approximate=False)
+                hidden = gelu(_dense(layer["down"], x))
                 return y + _dense(layer["up"], hidden).astype(y.dtype)
 
             return write

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.nn.transformer import gelu
 from jaxmodels.tuning.places import OUTPUTS, block_ports, check_choice, check_place, check_positive
 from jaxmodels.tuning.tuner import Tuner
 
@@ -154,7 +155,7 @@ def adapter(
         [x +] w (W_u phi(W_d x + b_d) + b_u), shaped as x but for its last axis.
     """
     u = x.astype(params["down"]["kernel"].dtype)
-    branch = linear(params["up"], jax.nn.gelu(linear(params["down"], u), approximate=False))
+    branch = linear(params["up"], gelu(linear(params["down"], u)))
     branch = branch * _weight(params, branch, weight)
     return (u + branch if shortcut else branch).astype(x.dtype)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmodels.nn.transformer import gelu
 from jaxmodels.tuning.res_adapter import linear
 
 HEADS = 4  # groups of a group adapter in the authors' code
@@ -56,7 +57,7 @@ def group_adapter(params: Any, x: Float[Array, "b *n c"]) -> Float[Array, "b *n 
     """
     width = params["down"]["kernel"].shape[0]
     u = x.astype(params["down"]["kernel"].dtype).reshape(*x.shape[:-1], width, x.shape[-1] // width).swapaxes(-1, -2)
-    u = u + linear(params["up"], jax.nn.gelu(linear(params["down"], u), approximate=False))
+    u = u + linear(params["up"], gelu(linear(params["down"], u)))
     return u.swapaxes(-1, -2).reshape(x.shape).astype(x.dtype)
 
 
