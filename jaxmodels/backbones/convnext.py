@@ -107,9 +107,7 @@ class Stage(nn.Module):
 
 
 def _patches(width: int, side: int, dtype: jnp.dtype | None, name: str) -> nn.Conv:
-    return nn.Conv(
-        width, (side, side), (side, side), padding="VALID", dtype=dtype, kernel_init=trunc_normal, name=name
-    )
+    return nn.Conv(width, (side, side), (side, side), padding="VALID", dtype=dtype, kernel_init=trunc_normal, name=name)
 
 
 class ConvNeXt(nn.Module):

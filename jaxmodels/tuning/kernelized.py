@@ -186,5 +186,3 @@ def _input_groups(params: Iterable[str]) -> dict[str, int]:
     inputs = [path[: path.rindex("/")] + "/qkv" if path.endswith(qkv) else path for path in params]
     number = {name: i for i, name in enumerate(dict.fromkeys(inputs))}
     return {path: number[name] for path, name in zip(params, inputs, strict=True)}
-
-

@@ -91,9 +91,7 @@ def snella(
         return kernelized.writes(layers, params, context.state["sparsity"], context.backbone, context.key)
 
     def after_step(params, grads, state):
-        importance = allocation.accumulate(
-            state["importance"], params, grads, beta1=beta1, beta2=beta2, metric=metric
-        )
+        importance = allocation.accumulate(state["importance"], params, grads, beta1=beta1, beta2=beta2, metric=metric)
         return {**state, "importance": importance}
 
     def before_step(state, step):
