@@ -61,6 +61,11 @@ def _cut(magnitudes: Array, t: Array, mode: str) -> Array:
     return jnp.where(middle < high, middle, low)
 
 
+def _level(sparsity: Array | float, dtype: jnp.dtype) -> Array:
+    # A float32 level stays float32 beside float64 magnitudes: 0.7 * 90 must fall on the same rank in both precisions.
+    return jnp.asarray(sparsity, dtype if isinstance(sparsity, float) else None)
+
+
 def _next(values: Array, value: Array) -> Array:
     return jnp.where(values > value, values, jnp.inf).min()
 
@@ -77,8 +82,8 @@ def threshold(
         raise ValueError(f"sparsify: found '{mode}', expected one of {', '.join(MODES)}")
     if mode == "code":
         return quantile(magnitudes, sparsity, selection=selection)
-    position = jnp.asarray(sparsity, magnitudes.dtype) * magnitudes.size
-    if magnitudes.dtype == jnp.float32:  # s itself is rounded: 0.1 * 140 must not become 14.000001 and then 15
+    position = _level(sparsity, magnitudes.dtype) * magnitudes.size
+    if position.dtype == jnp.float32:  # s itself is rounded: 0.1 * 140 must not become 14.000001 and then 15
         position = position * (1.0 - 2.0 * jnp.finfo(jnp.float32).eps)
     k = jnp.clip(jnp.ceil(position).astype(jnp.int32), 1, magnitudes.size)
     return order_statistic(magnitudes, k - 1, selection=selection)
@@ -92,13 +97,13 @@ def quantile(values: Float[Array, "m n"], q: Array | float, *, selection: str = 
     >>> float(quantile(jnp.array([[4., 1., 3., 2.]]), 0.5))
     2.5
     """
-    position = jnp.asarray(q, values.dtype) * (values.size - 1)
+    position = _level(q, values.dtype) * (values.size - 1)
     k = jnp.clip(jnp.floor(position), 0, values.size - 1)
     low = order_statistic(values, k.astype(jnp.int32), selection=selection)
     tied = jnp.sum(values <= low, dtype=jnp.int32) > k.astype(jnp.int32) + 1
     high = _next(values, low)
     high = jnp.where(tied | jnp.isinf(high), low, high)
-    weight = position - k
+    weight = (position - k).astype(values.dtype)
     return jnp.where(weight < 0.5, low + weight * (high - low), high - (1.0 - weight) * (high - low))
 
 
