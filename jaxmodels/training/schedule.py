@@ -14,7 +14,7 @@ def epoch_cosine(
     floor: float = 1e-5,
     late: bool = True,
 ) -> optax.Schedule:
-    """Timm's cosine schedule, constant within an epoch, as SNELL's runs used it (timm 0.5.4).
+    """Cosine per epoch with a warm-up, as in timm 0.5.4 and the runs of SNELL.
 
     lr(t) = initial + t (peak - initial) / warmup for t < warmup, else floor + (peak - floor) (1 + cos(pi t / T)) / 2;
     the warm-up is cut out of the cosine, not put before it. From t = T on it is `floor`.

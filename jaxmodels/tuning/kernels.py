@@ -24,7 +24,7 @@ def _wide(x: Array) -> Array:
 
 
 def _root(power: Array, exponent: float) -> Array:
-    """Power ** (1 / exponent) with gradient 0 where the power is 0: both branches of a `where` must stay finite."""
+    """The root of a power, with gradient 0 where the power is 0: both branches of a `where` must stay finite."""
     positive = power > 0
     safe = jnp.where(positive, power, 1.0)
     root = jnp.sqrt(safe) if exponent == 2.0 else safe ** (1.0 / exponent)
@@ -52,7 +52,7 @@ def _euclidean_forward(a, b):
 
 
 def _euclidean_backward(residuals, g):
-    # sum_j g_ij (a_i - b_j) / d_ij as two thin products; autodiff of the explicit form would pass 4 w times over (m, n).
+    # sum_j g_ij (a_i - b_j) / d_ij as two thin products; autodiff of the explicit form would pass 4 w times over it.
     a, b, out = residuals
     slope = jnp.where(out > 0, g / jnp.where(out > 0, out, 1.0), 0.0)
     grad_a = a * slope.sum(1)[:, None] - jnp.matmul(slope, b, precision=HIGHEST)
@@ -157,9 +157,12 @@ def kernel(name: str = "piecewise_linear", *, norm: float = 2.0, pieces: int = 2
             raise ValueError(f"kernel: '{name}' has neither norm nor pieces, found norm={norm}, pieces={pieces}")
         scalars = {} if name == "linear" else _SCALED
         function = {"linear": linear, "sigmoid": sigmoid, "rbf": rbf}[name]
-        return Kernel(
-            1, scalars, lambda p: function(p["in_q"][0], p["out_q"][0], **{s: _wide(p[s])[:, None] for s in scalars})
-        )
+
+        def plain(params):
+            named = {s: _wide(params[s])[:, None] for s in scalars}
+            return function(params["in_q"][0], params["out_q"][0], **named)
+
+        return Kernel(1, scalars, plain)
     if not 1.0 <= norm < float("inf"):
         raise ValueError(f"norm: found {norm}, expected a finite number of at least 1")
     if pieces < 1:

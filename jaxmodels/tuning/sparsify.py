@@ -38,19 +38,42 @@ def sparsify(
     [[0.0, -0.0, 9.0, -16.0]]
     """
     a = jax.lax.stop_gradient(jnp.abs(update))
-    t = checkpoint_name(threshold(a, sparsity, mode=mode, selection=selection), THRESHOLD)
+    t = threshold(a, sparsity, mode=mode, selection=selection)
+    t, cut = checkpoint_name((t, _cut(a, t, mode)), THRESHOLD)
     if mode == "code":
-        return update * jnp.where(a > t, a, 0.0)
+        return update * jnp.where(a > cut, a, 0.0)
     if mode == "hard":
-        return jnp.where(a > t, update, 0.0)
+        return jnp.where(a > cut, update, 0.0)
     over = (a if mode == "eq5_detach" else jnp.abs(update)) - t
-    return update * jnp.where(over >= 0, over, 0.0)  # jnp.maximum would halve the gradient at |D| = t
+    return update * jnp.where(a > cut, over, 0.0)  # jnp.maximum would halve the gradient at |D| = t
+
+
+def _cut(magnitudes: Array, t: Array, mode: str) -> Array:
+    # Survivors are those above t ('eq5': from t on). Halfway to the next other magnitude the comparison is the same,
+    # and no rounding matters: the entry that defines t may come out one bit larger when D is computed again.
+    if mode.startswith("eq5"):
+        low = jnp.where(magnitudes < t, magnitudes, -1.0).max()
+        high = t
+    else:
+        low = jnp.where(magnitudes <= t, magnitudes, 0.0).max()
+        high = _next(magnitudes, low)
+    middle = low + 0.5 * (high - low)
+    return jnp.where(middle < high, middle, low)
+
+
+def _level(sparsity: Array | float, dtype: jnp.dtype) -> Array:
+    # A float32 level stays float32 beside float64 magnitudes: 0.7 * 90 must fall on the same rank in both precisions.
+    return jnp.asarray(sparsity, dtype if isinstance(sparsity, float) else None)
+
+
+def _next(values: Array, value: Array) -> Array:
+    return jnp.where(values > value, values, jnp.inf).min()
 
 
 def threshold(
     magnitudes: Float[Array, "m n"], sparsity: Array | float, *, mode: str = "code", selection: str = "count"
 ) -> Float[Array, ""]:
-    """The magnitude that survivors must exceed: the interpolated quantile for 'code', else an order statistic.
+    """The magnitude t of `sparsify`: the interpolated quantile for 'code', else an order statistic.
 
     Raises:
         ValueError: an unknown mode or selection.
@@ -59,11 +82,11 @@ def threshold(
         raise ValueError(f"sparsify: found '{mode}', expected one of {', '.join(MODES)}")
     if mode == "code":
         return quantile(magnitudes, sparsity, selection=selection)
-    position = jnp.asarray(sparsity, magnitudes.dtype) * magnitudes.size
-    if magnitudes.dtype == jnp.float32:  # s itself is rounded: 0.1 * 140 must not become 14.000001 and then 15
+    position = _level(sparsity, magnitudes.dtype) * magnitudes.size
+    if position.dtype == jnp.float32:  # s itself is rounded: 0.1 * 140 must not become 14.000001 and then 15
         position = position * (1.0 - 2.0 * jnp.finfo(jnp.float32).eps)
     k = jnp.clip(jnp.ceil(position).astype(jnp.int32), 1, magnitudes.size)
-    return order_statistics(magnitudes, k - 1, selection=selection)[0]
+    return order_statistic(magnitudes, k - 1, selection=selection)
 
 
 def quantile(values: Float[Array, "m n"], q: Array | float, *, selection: str = "count") -> Float[Array, ""]:
@@ -74,17 +97,18 @@ def quantile(values: Float[Array, "m n"], q: Array | float, *, selection: str = 
     >>> float(quantile(jnp.array([[4., 1., 3., 2.]]), 0.5))
     2.5
     """
-    position = jnp.asarray(q, values.dtype) * (values.size - 1)
+    position = _level(q, values.dtype) * (values.size - 1)
     k = jnp.clip(jnp.floor(position), 0, values.size - 1)
-    low, high = order_statistics(values, k.astype(jnp.int32), selection=selection)
-    weight = position - k
+    low = order_statistic(values, k.astype(jnp.int32), selection=selection)
+    tied = jnp.sum(values <= low, dtype=jnp.int32) > k.astype(jnp.int32) + 1
+    high = _next(values, low)
+    high = jnp.where(tied | jnp.isinf(high), low, high)
+    weight = (position - k).astype(values.dtype)
     return jnp.where(weight < 0.5, low + weight * (high - low), high - (1.0 - weight) * (high - low))
 
 
-def order_statistics(
-    values: Float[Array, "m n"], k: Array, *, selection: str = "count"
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The k-th smallest of non-negative values (k from 0) and its successor in order (itself at the end).
+def order_statistic(values: Float[Array, "m n"], k: Array, *, selection: str = "count") -> Float[Array, ""]:
+    """The k-th smallest of non-negative values, k from 0.
 
     Raises:
         ValueError: an unknown selection.
@@ -92,12 +116,11 @@ def order_statistics(
     if selection not in SELECTIONS:
         raise ValueError(f"selection: found '{selection}', expected one of {', '.join(SELECTIONS)}")
     if selection == "sort" or values.size <= SAMPLE:
-        ordered = jnp.sort(values.reshape(-1))
-        return ordered[k], ordered[jnp.minimum(k + 1, values.size - 1)]
+        return jnp.sort(values.reshape(-1))[k]
     return _by_counting(values, k)
 
 
-def _by_counting(values: Array, k: Array) -> tuple[Array, Array]:
+def _by_counting(values: Array, k: Array) -> Array:
     # Bit patterns of non-negative floats are ordered as the floats are, so a search over them is exact. Invariant:
     # below(low) <= k < below(high). The first two pivots come from a sorted sample; later ones are interpolated in
     # value, aimed alternately above and below rank k so that both ends close in; every fourth halves the interval of
@@ -140,11 +163,7 @@ def _by_counting(values: Array, k: Array) -> tuple[Array, Array]:
     count = jnp.asarray(values.size, jnp.int32)
     start = (bits.min(), bits.max() + one, jnp.zeros((), jnp.int32), count, jnp.zeros((), jnp.int32))
     low = jax.lax.while_loop(unfinished, narrow, start)[0]
-    largest = jnp.asarray(jnp.iinfo(unsigned).max, unsigned)
-    kth = jnp.where(bits >= low, bits, largest).min()
-    after = jnp.where(bits > kth, bits, largest).min()
-    after = jnp.where(below(kth + one) > k + 1, kth, jnp.where(after == largest, kth, after))
-    return to_float(kth), to_float(after)
+    return jnp.where(values >= to_float(low), values, jnp.inf).min()
 
 
 def _brackets(values: Array, k: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from jaxmodels.weights.names import Row
 
 
 def timm(depths: Sequence[int], *, named: bool = False) -> tuple[Row, ...]:
-    """Timm's names, for `depths` blocks per stage, without the classifier.
+    """The names of timm, for `depths` blocks per stage, without the classifier.
 
     Args:
         depths: blocks per stage.
