@@ -1,8 +1,8 @@
 """Forms of attention and of the exact GELU on this machine: `python -m benchmarks.attention`.
 
 Claim: with heads before tokens, and with probabilities computed again in the backward pass, `nn.transformer.attend` is
-faster on a CPU than the textbook einsum over (b, n, h, d), and keeps no N x M array; the GELU through erf is faster than
-`jax.nn.gelu(approximate=False)`. Values and gradients are compared first; both sides run interleaved in one process.
+faster on a CPU than the textbook einsum over (b, n, h, d), and keeps no N x M array; the GELU through erf is faster
+than `jax.nn.gelu(approximate=False)`. Values and gradients are compared first; both sides run interleaved.
 """
 
 import platform

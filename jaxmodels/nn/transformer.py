@@ -85,7 +85,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The exact GELU, x (1 + erf(x / sqrt 2)) / 2, computed in float32 or wider.
 
-    `jax.nn.gelu(approximate=False)` goes through erfc, which costs 2.5 times as much on a CPU (`benchmarks/attention.py`).
+    `jax.nn.gelu(approximate=False)` goes through erfc, 2.5 times as slow on a CPU (`benchmarks/attention.py`).
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * jnp.asarray(0.5**0.5, wide.dtype)))).astype(x.dtype)
