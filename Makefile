@@ -8,6 +8,8 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
+PEERS := tests/tuning/test_peft_folder.py tests/weights tests/data/test_vtab_tfds.py tests/backbones
+
 .PHONY: demo test lint types peers clean
 
 demo: $(VENV)/.installed
@@ -27,7 +29,7 @@ types: $(VENV)/.installed-test
 peers: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet "torch==2.13.*"
 	$(BIN)/python -m pip install --quiet -e ".[test,hub,tfds,peers]"
-	$(BIN)/python -m pytest -n 2 -m peers $(ARGS)
+	$(BIN)/python -m pytest -n 2 -rs $(PEERS) $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -176,7 +176,7 @@ def build(
     method = jm.classifier(tuned, tuner, num_classes=outputs, head=head)
     warmup = min(r.warmup_epochs * per_epoch, steps // 2)
     rate = optax.warmup_cosine_decay_schedule(r.warmup_lr, r.lr, warmup, steps, r.min_lr)
-    make = {"adamw": jm.adamw, "sgd": jm.sgd}[r.optimizer]
+    make: Any = jm.adamw if r.optimizer == "adamw" else jm.sgd
     return Built(tuner, head, method, make(method.groups, rate, weight_decay=r.weight_decay, clip=clip))
 
 

@@ -188,7 +188,7 @@ class Swin(nn.Module):
                 f"images: expected (B, H, W, 3) with H and W multiples of {unit}, found {tuple(images.shape)}{hint}"
             )
         x = nn.Conv(width, (patch, patch), (patch, patch), padding="VALID", dtype=self.dtype, name="embed")(images)
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
         x = nn.LayerNorm(1e-5, dtype=self.dtype, name="embed_norm")(x.reshape(x.shape[0], -1, width))
         x = Port(name="tokens")(x)
         rates = [float(rate) for rate in np.linspace(0.0, self.drop_path, sum(depths))]

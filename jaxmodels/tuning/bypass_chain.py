@@ -134,7 +134,8 @@ def run_chain(
             lateral, vertical = lam * lateral, (1.0 - lam) * vertical
         x = lateral + vertical
         if "aux" in block:
-            x = upsample(block["aux"], x, stems[i + 1].shape[1:3] if i + 1 < len(stems) else None)
+            following = stems[i + 1].shape if i + 1 < len(stems) else None
+            x = upsample(block["aux"], x, None if following is None else (following[1], following[2]))
     return x
 
 

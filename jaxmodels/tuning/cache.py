@@ -23,7 +23,10 @@ from jaxmodels.tuning.tuner_file import backbone_hash
 
 HEADER = "header.json"
 # A .npy file cannot name bfloat16, so its bits are stored as integers.
-DTYPES = {"bfloat16": (np.dtype(jnp.bfloat16), np.dtype(np.uint16)), "float32": (np.dtype(np.float32),) * 2}
+DTYPES: dict[str, tuple[np.dtype, np.dtype]] = {
+    "bfloat16": (np.dtype(jnp.bfloat16), np.dtype(np.uint16)),
+    "float32": (np.dtype(np.float32), np.dtype(np.float32)),
+}
 
 
 class CachedReads(Sequence):
@@ -39,7 +42,7 @@ class CachedReads(Sequence):
         """Number of examples."""
         return len(next(iter(self.features.values())))
 
-    def __getitem__(self, index: Any) -> dict[str, Any]:
+    def __getitem__(self, index: Any) -> Any:
         """One example; a slice or an array of indices gives a whole batch."""
         # Copies, so that nothing downstream holds a page of the file.
         features = {path: np.array(array[index]) for path, array in self.features.items()}
@@ -102,7 +105,8 @@ def cached_reads(
         features = _allocate(backbone, tuner, len(examples), dtype, partial)
         fields = _fill(features, backbone, params, examples, dtype, batch_size)
         for array in features.values():
-            array.flush()
+            if isinstance(array, np.memmap):
+                array.flush()
         for name, array in fields.items():
             np.save(partial / f"field.{name}.npy", array, allow_pickle=False)
         (partial / HEADER).write_text(json.dumps({**header, "fields": sorted(fields)}, indent=1))

@@ -32,7 +32,7 @@ def _root(power: Array, exponent: float) -> Array:
 
 
 def _pairs(function: Callable[[Array], Array], a: Array, b: Array) -> Array:
-    return sum(function(a[:, k][:, None] - b[:, k][None, :]) for k in range(a.shape[1]))
+    return functools.reduce(jnp.add, (function(a[:, k][:, None] - b[:, k][None, :]) for k in range(a.shape[1])))
 
 
 @jax.custom_vjp
