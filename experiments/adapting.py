@@ -204,8 +204,10 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
             name: cached_reads(setup.backbone, built.tuner, variables["params"]["backbone"], part, batch_size=100)
             for name, part in sources.items()
         }
-    if not config.resume:
-        shutil.rmtree(folder, ignore_errors=True)  # the same settings and seed: the new run repeats what was there
+    previous = folder.with_name(f"{folder.name}.previous")
+    if folder.exists() and not config.resume:  # the same settings and seed; kept until the new run has succeeded
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
     settings = {"recipe": recipe._asdict(), "flags": plain(config), "normalisation": task.normalisation}
     write_text(folder / "config.json", json.dumps(settings, indent=1) + "\n")
     judge = Judge(built, setup, task, sources, folder, select, outputs)
@@ -229,6 +231,7 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
     final = fitted.variables if fitted.average is None else fitted.average
     accuracy = judge.final(final)
     trained, _ = split(final["params"], built.method.groups)
+    shutil.rmtree(previous, ignore_errors=True)
     return {
         "accuracy": 100.0 * accuracy,
         "select": select,

@@ -4,6 +4,9 @@ Saving is asynchronous and atomic: a killed process leaves the previous checkpoi
 so the step is the whole position in the data, and a resumed run ends bitwise where an uninterrupted one does.
 """
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +37,28 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, ts: TrainState, *, wait: bool = False) -> None:
-        """Saves in the background; `wait` returns only when the checkpoint is complete on disk."""
-        step = int(ts.step)
-        if self.latest() != step:
-            self._manager.save(step, args=ocp.args.StandardSave(_flat(ts)))
-        if wait:
-            self._manager.wait_until_finished()
+        """Saves in the background; `wait` returns only when the checkpoint is complete on disk.
+
+        Raises:
+            OSError: the disk is full, or this or an earlier save failed; older checkpoints are still whole.
+        """
+        step, leaves = int(ts.step), _flat(ts)
+        free, needed = shutil.disk_usage(self.folder).free, 2 * sum(leaf.nbytes for leaf in leaves.values())
+        if free < needed:
+            raise OSError(f"{self.folder}: the disk is full: a checkpoint needs {needed} bytes, found {free} free")
+        with self._failing_as_os_error():
+            if self.latest() != step:
+                self._manager.save(step, args=ocp.args.StandardSave(leaves))
+            if wait:
+                self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _failing_as_os_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever Orbax and its storage raise
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise OSError(f"{self.folder}: a checkpoint could not be saved ({reason})") from error
 
     def restore(self, template: TrainState) -> TrainState:
         """The newest checkpoint, in the shapes, dtypes and shardings of `template`.
@@ -67,8 +86,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for a save in progress."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._failing_as_os_error():
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def _key(path: tuple[Any, ...]) -> str:

@@ -23,7 +23,14 @@ def linear_head() -> Head:
 
 
 def mlp_head(layers: int = 3) -> Head:
-    """`layers` linear layers with ReLU between; hidden width D (VPT's MLP-k baselines, Jia et al. 2022)."""
+    """A multi-layer head with ReLU between its layers (VPT's MLP-k baselines, Jia et al. 2022, arXiv 2203.12119).
+
+    Args:
+        layers: number of linear layers, at least 2; hidden ones have width D.
+
+    Raises:
+        ValueError: fewer than 2 layers.
+    """
     if layers < 2:
         raise ValueError(f"layers: found {layers}, expected at least 2")
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,16 @@ def test_resuming_another_method_names_the_difference(tmp_path):
     other = small_method(lora(3))
     with pytest.raises(ValueError, match=r"k_proj:a' is \(16, 2\), expected \(16, 3\)"):
         fit(other, batches, adamw(other.groups, 1e-2), steps=4, workdir=tmp_path, resume=True)
+
+
+def test_a_full_disk_is_one_line_before_anything_is_written(tmp_path, monkeypatch):
+    method, batches, optimizer = small_run()
+    fit(method, batches, optimizer, steps=2, workdir=tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(OSError, match="the disk is full: a checkpoint needs .* bytes, found 100 free"):
+        fit(method, batches, optimizer, steps=4, workdir=tmp_path, resume=True)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
 
 
 def test_runs_write_their_numbers(tmp_path):

@@ -1,6 +1,6 @@
 """What holds for every tuner, on one table: a new tuner is one line in CASES.
 
-Parameters are random_tree, random_paramsd first: a zero B hides a dead A.
+Parameters are randomised first: a zero B hides a dead A.
 """
 
 import functools
@@ -24,7 +24,10 @@ from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.plain import bitfit, full, linear, partial
 from jaxmodels.tuning.res_adapter import res_adapter
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
+from jaxmodels.tuning.res_prefix import res_prefix
 from jaxmodels.tuning.res_tuning import res_tuning
+from jaxmodels.tuning.snell import snell
+from jaxmodels.tuning.snella import snella
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Context, chain
 from jaxmodels.tuning.vpt import vpt
@@ -53,6 +56,11 @@ CASES = {
     "ssf+lora+bitfit": lambda: chain(ssf(), lora(3), bitfit()),
     "vpt+houlsby+adaptformer": lambda: chain(vpt(2), adapter(3, kind="houlsby"), adaptformer(3)),
     "lora+linear": lambda: chain(lora(3), linear()),
+    "prefix+adapter": lambda: chain(res_prefix(2, place="mha"), res_adapter(3, place="ffn")),
+    "snell": lambda: snell(4, sparsity=0.4),
+    "snell_fused": lambda: snell(4, sparsity=0.0, dropout=0.0, drop_path=0.0, fuse=True),
+    "snell+vpt": lambda: chain(snell(4, sparsity=0.4, targets=("q", "fc1")), vpt(2)),
+    "snella": lambda: snella(4, steps_per_epoch=2, sparsity=0.4),
 }
 MERGED = [name for name, build in CASES.items() if build().merge]
 KEY = jax.random.key(7)
