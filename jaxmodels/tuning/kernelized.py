@@ -18,7 +18,7 @@ from jaxmodels.rules import Rules, nearest
 from jaxmodels.tuning.dropout import drop_path, dropout, seed_of
 from jaxmodels.tuning.kernels import Kernel
 from jaxmodels.tuning.sites import LINEARS, Linear, linears
-from jaxmodels.tuning.sparsify import limits, prune
+from jaxmodels.tuning.sparsify import MODES, SELECTIONS, limits, prune
 from jaxmodels.tuning.tree import get, map_kernels
 
 Levels = Mapping[str, Any]  # port path -> traced sparsity; a layer that is not in it does not compete
@@ -52,6 +52,9 @@ def check(layers: Layers) -> None:
     """Raises a ValueError that names the first option out of range."""
     if layers.rank < 1 or layers.rank % layers.kernel.pieces:
         raise ValueError(f"rank: found {layers.rank}, expected a positive multiple of pieces={layers.kernel.pieces}")
+    for name, known in (("sparsify", MODES), ("selection", SELECTIONS)):
+        if getattr(layers, name) not in known:
+            raise ValueError(f"{name}: found '{getattr(layers, name)}', expected one of {', '.join(known)}")
     for name in ("dropout", "drop_path"):
         rate = getattr(layers, name)
         if not 0.0 <= rate < 1.0:

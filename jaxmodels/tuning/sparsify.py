@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 MODES = ("code", "eq5", "eq5_detach", "hard")
@@ -24,7 +25,7 @@ class Limits(NamedTuple):
 
 
 def sparsify(
-    update: Float[Array, "m n"], sparsity: Array | float, *, mode: str = "code", selection: str = "count"
+    update: Float[Array, "m n"], sparsity: ArrayLike, *, mode: str = "code", selection: str = "count"
 ) -> Float[Array, "m n"]:
     """Zeroes the fraction `sparsity` of entries with the smallest magnitude.
 
@@ -58,7 +59,7 @@ def prune(update: Float[Array, "m n"], limits: Limits, *, mode: str = "code") ->
     return update * jnp.where(a > cut, over, 0.0)  # jnp.maximum would halve the gradient at |D| = t
 
 
-def limits(update: Array, sparsity: Array | float, *, mode: str = "code", selection: str = "count") -> Limits:
+def limits(update: Array, sparsity: ArrayLike, *, mode: str = "code", selection: str = "count") -> Limits:
     """The limits of `sparsify`, detached.
 
     Survivors are those above t ('eq5': from t on). Halfway to the next other magnitude the comparison is the same, and
@@ -75,7 +76,7 @@ def limits(update: Array, sparsity: Array | float, *, mode: str = "code", select
     return Limits(t, jnp.where(middle < high, middle, low))
 
 
-def _level(sparsity: Array | float, dtype: jnp.dtype) -> Array:
+def _level(sparsity: ArrayLike, dtype: jnp.dtype) -> Array:
     # A float32 level stays float32 beside float64 magnitudes: 0.7 * 90 must fall on the same rank in both precisions.
     return jnp.asarray(sparsity, dtype if isinstance(sparsity, float) else None)
 
@@ -85,7 +86,7 @@ def _next(values: Array, value: Array) -> Array:
 
 
 def threshold(
-    magnitudes: Float[Array, "m n"], sparsity: Array | float, *, mode: str = "code", selection: str = "count"
+    magnitudes: Float[Array, "m n"], sparsity: ArrayLike, *, mode: str = "code", selection: str = "count"
 ) -> Float[Array, ""]:
     """The magnitude t of `sparsify`: the interpolated quantile for 'code', else an order statistic.
 
@@ -103,7 +104,7 @@ def threshold(
     return order_statistic(magnitudes, k - 1, selection=selection)
 
 
-def quantile(values: Float[Array, "m n"], q: Array | float, *, selection: str = "count") -> Float[Array, ""]:
+def quantile(values: Float[Array, "m n"], q: ArrayLike, *, selection: str = "count") -> Float[Array, ""]:
     """The linearly interpolated q-quantile of non-negative values, over the whole matrix.
 
     Equal neighbours interpolate to exactly themselves (as in torch.lerp), so that a strict comparison drops all ties.
