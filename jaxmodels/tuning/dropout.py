@@ -10,20 +10,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def dropout(key: Array | None, x: Float[Array, "*shape"], rate: float) -> Float[Array, "*shape"]:
-    """Zeroes entries of x with probability `rate` and rescales the rest; the identity without a key."""
-    return _drop(key, x, x.shape, rate)
+def seed_of(key: Array) -> Array:
+    """Two words of noise (2,) that `dropout` and `drop_path` take instead of a key."""
+    return jax.random.bits(key, (2,), jnp.uint32)
 
 
-def drop_path(key: Array | None, x: Float[Array, "b *rest"], rate: float) -> Float[Array, "b *rest"]:
+def dropout(seed: Array | None, x: Float[Array, "*shape"], rate: float) -> Float[Array, "*shape"]:
+    """Zeroes entries of x with probability `rate` and rescales the rest; the identity without a seed."""
+    return _drop(seed, x, x.shape, rate)
+
+
+def drop_path(seed: Array | None, x: Float[Array, "b *rest"], rate: float) -> Float[Array, "b *rest"]:
     """Zeroes whole examples (rows of the first axis) with probability `rate` and rescales the rest."""
-    return _drop(key, x, (x.shape[0],) + (1,) * (x.ndim - 1), rate)
+    return _drop(seed, x, (x.shape[0],) + (1,) * (x.ndim - 1), rate)
 
 
-def _drop(key: Array | None, x: Array, shape: tuple[int, ...], rate: float) -> Array:
-    if key is None or rate == 0.0:
+def _drop(seed: Array | None, x: Array, shape: tuple[int, ...], rate: float) -> Array:
+    if seed is None or rate == 0.0:
         return x
-    return jnp.where(keep(key, shape, rate), x / (1.0 - rate), jnp.zeros((), x.dtype))
+    factor = keep(seed, shape, rate).astype(x.dtype) / (1.0 - rate)
+    return x * jnp.broadcast_to(factor, x.shape)  # a product keeps only the factor for the backward pass
 
 
 def drop(x: Float[Array, "*shape"], rate: float, key: Array | None, site: int) -> Float[Array, "*shape"]:
@@ -32,7 +38,7 @@ def drop(x: Float[Array, "*shape"], rate: float, key: Array | None, site: int) -
     >>> jnp.unique(drop(jnp.ones(64), 0.5, jax.random.key(0), 0)).tolist()
     [0.0, 2.0]
     """
-    return dropout(None if key is None else jax.random.fold_in(key, site), x, rate)
+    return dropout(None if key is None else seed_of(jax.random.fold_in(key, site)), x, rate)
 
 
 def check_rate(rate: float) -> None:
@@ -41,9 +47,8 @@ def check_rate(rate: float) -> None:
         raise ValueError(f"dropout: found {rate}, expected 0 <= dropout < 1")
 
 
-def keep(key: Array, shape: tuple[int, ...], rate: float) -> Array:
+def keep(seed: Array, shape: tuple[int, ...], rate: float) -> Array:
     """Boolean mask that is False with probability `rate`."""
-    seed = jax.random.bits(key, (2,), jnp.uint32)
     index, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)

@@ -2,9 +2,10 @@
 
 Per tuned layer: y = x W0 + b + DropPath(Dropout(x) D^s), where D (inputs, outputs) is merged from thin factors by a
 kernel and D^s is D after competition. Neither D nor D^s outlives its layer: both are recomputed in the backward pass,
-for which one scalar per layer, the threshold, is kept.
+for which only the threshold of each layer is kept.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,12 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.backbones.backbone import Backbone
-from jaxmodels.ports import Writers
+from jaxmodels.ports import Operation, Writers
 from jaxmodels.rules import Rules, nearest
-from jaxmodels.tuning.dropout import drop_path, dropout
+from jaxmodels.tuning.dropout import drop_path, dropout, seed_of
 from jaxmodels.tuning.kernels import Kernel
 from jaxmodels.tuning.sites import LINEARS, Linear, linears
-from jaxmodels.tuning.sparsify import THRESHOLD, sparsify
+from jaxmodels.tuning.sparsify import MODES, SELECTIONS, limits, prune
 from jaxmodels.tuning.tree import get, map_kernels
 
 Levels = Mapping[str, Any]  # port path -> traced sparsity; a layer that is not in it does not compete
@@ -51,6 +52,9 @@ def check(layers: Layers) -> None:
     """Raises a ValueError that names the first option out of range."""
     if layers.rank < 1 or layers.rank % layers.kernel.pieces:
         raise ValueError(f"rank: found {layers.rank}, expected a positive multiple of pieces={layers.kernel.pieces}")
+    for name, known in (("sparsify", MODES), ("selection", SELECTIONS)):
+        if getattr(layers, name) not in known:
+            raise ValueError(f"{name}: found '{getattr(layers, name)}', expected one of {', '.join(known)}")
     for name in ("dropout", "drop_path"):
         rate = getattr(layers, name)
         if not 0.0 <= rate < 1.0:
@@ -85,64 +89,101 @@ def init(layers: Layers, key: jax.Array, sites: Mapping[str, Linear]) -> dict[st
 
 def update(layers: Layers, params: Mapping[str, jax.Array], level: Any | None) -> jax.Array:
     """D^s (inputs, outputs) of one layer; D itself when the layer does not compete (level None)."""
-    merged = layers.kernel.merge(params)
+    return _pruned(layers, params, _limits(layers, params, level))
+
+
+def _limits(layers, params, level):
     if level is None:
-        return merged
-    return sparsify(merged, level, mode=layers.sparsify, selection=layers.selection)
+        return None
+    return limits(layers.kernel.merge(params), level, mode=layers.sparsify, selection=layers.selection)
+
+
+def _pruned(layers, params, found):
+    merged = layers.kernel.merge(params)
+    return merged if found is None else prune(merged, found, mode=layers.sparsify)
 
 
 def writes(layers: Layers, params: Any, levels: Levels, backbone: Any, key: jax.Array | None) -> Writers:
-    """One writer per tuned layer."""
+    """One writer per tuned layer; they are numbered in sorted order, in which jit hands dicts on."""
     group = _input_groups(params)
+    product = _recomputed_product(layers) if layers.recompute else functools.partial(_product, layers)
 
-    def keys(path, i):
+    def seeds(path, i):
         if key is None:
             return None, None
         # Even numbers for inputs, odd ones for outputs, so that no two masks share a key.
-        shared = jax.random.fold_in(key, 2 * group[path])
-        return (None if path.endswith(LINEARS["proj"]) else shared), jax.random.fold_in(key, 2 * i + 1)
+        shared = seed_of(jax.random.fold_in(key, 2 * group[path]))
+        return (None if path.endswith(LINEARS["proj"]) else shared), seed_of(jax.random.fold_in(key, 2 * i + 1))
 
     def writer(path, i):
-        level = levels.get(path)
-        if layers.fuse:
-            return _fused(layers, params[path], level, get(backbone, path))
-        return _beside(layers, params[path], level, *keys(path, i))
+        drop_seed, path_seed = seeds(path, i)
 
-    return {path: writer(path, i) for i, path in enumerate(params)}
+        def write(call, x):
+            if layers.fuse and isinstance(call, Operation):
+                dense = get(backbone, path)
+                y = product(x, params[path], levels.get(path), None, dense["kernel"])
+                return y + jnp.broadcast_to(dense["bias"].astype(y.dtype), y.shape)
+            y = call(x)
+            delta = product(x, params[path], levels.get(path), drop_seed, None)
+            return y + drop_path(path_seed, delta, layers.drop_path).astype(y.dtype)
 
+        return write
 
-def _recomputed(layers: Layers, function: Callable) -> Callable:
-    if not layers.recompute:
-        return function
-    policy = jax.checkpoint_policies.save_only_these_names(THRESHOLD)
-    return jax.checkpoint(function, policy=policy)
-
-
-def _beside(layers, params, level, drop_key, path_key):
-    def branch(x, params, level, drop_key):
-        return dropout(drop_key, x, layers.dropout) @ update(layers, params, level).astype(x.dtype)
-
-    branch = _recomputed(layers, branch)
-
-    def write(call, x):
-        y = call(x)
-        delta = branch(x, params, level, drop_key)
-        return y + drop_path(path_key, delta, layers.drop_path).astype(y.dtype)
-
-    return write
+    return {path: writer(path, i) for i, path in enumerate(sorted(params))}
 
 
-def _fused(layers, params, level, dense):
-    def product(x, params, level, kernel):
-        return x @ (kernel + update(layers, params, level)).astype(x.dtype)
+def _product(layers, x, params, level, seed, kernel):
+    """Dropout(x) (kernel + D^s), by plain differentiation."""
+    return _apply(layers, x, _pruned(layers, params, _limits(layers, params, level)), seed, kernel)
 
-    product = _recomputed(layers, product)
 
-    def write(call, x):
-        y = product(x, params, level, dense["kernel"])
-        return y + jnp.broadcast_to(dense["bias"].astype(y.dtype), y.shape)
+def _apply(layers, x, pruned, seed, kernel):
+    weights = pruned if kernel is None else kernel + pruned
+    return dropout(seed, x, layers.dropout) @ weights.astype(x.dtype)
 
-    return write
+
+def _recomputed_product(layers: Layers) -> Callable:
+    """`_product` that keeps x and the thin factors for the backward pass and merges again there.
+
+    jax.checkpoint would also hold x back behind its barrier: an x that is cheap to derive from something else that is
+    kept (GELU's output in fc2) could then not be. Here the barrier is around the factors alone.
+    """
+
+    @jax.custom_vjp
+    def product(x, params, level, seed, kernel):
+        return _product(layers, x, params, level, seed, kernel)
+
+    def forward(x, params, level, seed, kernel):
+        found = _limits(layers, params, level)
+        y = _apply(layers, x, _pruned(layers, params, found), seed, kernel)
+        return y, (x, params, found, level, seed, kernel)
+
+    def backward(residuals, g):
+        x, params, found, level, seed, kernel = residuals
+        params, seed = _not_before(g, (params, seed))
+        pruned, pull = jax.vjp(lambda params: _pruned(layers, params, found), params)
+        weights = pruned if kernel is None else kernel + pruned
+        rows, slopes = dropout(seed, x, layers.dropout).reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+        grad = jnp.matmul(rows.T, slopes, preferred_element_type=pruned.dtype)
+        grad_x = dropout(seed, g @ weights.T.astype(g.dtype), layers.dropout)
+        grad_kernel = None if kernel is None else grad.astype(kernel.dtype)
+        return grad_x, *pull(grad), jax.tree.map(jnp.zeros_like, level), None, grad_kernel
+
+    product.defvjp(forward, backward)
+    return product
+
+
+def _not_before(g: jax.Array, tree: Any) -> Any:
+    """The tree, but as a result of g: what is computed from it cannot be shared with the forward pass."""
+
+    def cpu(g, tree):  # XLA drops barriers there before it looks for common subexpressions
+        zero = 0.0 * g.reshape(-1)[0]
+        return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
+
+    def barrier(g, tree):
+        return jax.lax.optimization_barrier((g, tree))[1]
+
+    return jax.lax.platform_dependent(g, tree, cpu=cpu, default=barrier)
 
 
 def merge(layers: Layers, params: Any, levels: Levels, backbone_params: Any) -> Any:
@@ -183,6 +224,7 @@ def check_level(name: str, level: float) -> None:
 def _input_groups(params: Iterable[str]) -> dict[str, int]:
     """Port path -> number of its input; q, k and v of one attention have the same."""
     qkv = tuple(LINEARS[name] for name in "qkv")
+    params = sorted(params)
     inputs = [path[: path.rindex("/")] + "/qkv" if path.endswith(qkv) else path for path in params]
     number = {name: i for i, name in enumerate(dict.fromkeys(inputs))}
     return {path: number[name] for path, name in zip(params, inputs, strict=True)}

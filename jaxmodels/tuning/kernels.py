@@ -78,7 +78,7 @@ def distances(a: Float[Array, "m w"], b: Float[Array, "n w"], *, norm: float = 2
     if norm == 2.0:
         return _euclidean(a, b)
     if norm == 1.0:
-        return _pairs(jnp.abs, a, b)
+        return _pairs(lambda x: jnp.where(x == 0, 0.0, jnp.abs(x)), a, b)  # jax's |x| has slope 1 at 0
     return _root(_pairs(lambda x: _power(x, norm), a, b), norm)
 
 

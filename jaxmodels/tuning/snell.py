@@ -48,8 +48,8 @@ def snell(
         dropout: rate on the branch's input; one dropped copy for q, k and v, none for proj.
         drop_path: rate of dropping the branch of a whole example (of a whole window in Swin, as published).
         recompute: recompute D in the backward pass; False keeps it (faster, 4 bytes per tuned weight).
-        fuse: one product with W0 + D^s instead of two; needs both rates 0, float32 weights, and no other tuner that
-            writes at the same layers before this one.
+        fuse: one product with W0 + D^s instead of two where no other tuner has written at the layer before; needs both
+            rates 0 and weights precise enough for the sum (float32).
         train_extras: also train the class token and ConvNeXt's head norm, as the official code does.
 
     Returns:

@@ -5,19 +5,27 @@ signed square), and Equation 5, which subtracts the threshold. The quantile of a
 by counting instead of sorting; the result is the same to the last bit, ties included.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 MODES = ("code", "eq5", "eq5_detach", "hard")
 SELECTIONS = ("count", "sort")
 SAMPLE = 4096  # entries sorted for a first bracket; smaller matrices are sorted as a whole
-THRESHOLD = "snell_threshold"  # name of the one scalar that a rematerialised layer keeps
+
+
+class Limits(NamedTuple):
+    """What decides which entries survive: the threshold t, and a cut between two magnitudes (see `limits`)."""
+
+    threshold: Array
+    cut: Array
 
 
 def sparsify(
-    update: Float[Array, "m n"], sparsity: Array | float, *, mode: str = "code", selection: str = "count"
+    update: Float[Array, "m n"], sparsity: ArrayLike, *, mode: str = "code", selection: str = "count"
 ) -> Float[Array, "m n"]:
     """Zeroes the fraction `sparsity` of entries with the smallest magnitude.
 
@@ -37,9 +45,12 @@ def sparsify(
     >>> sparsify(jnp.array([[1., -2., 3., -4.]]), 0.5).tolist()
     [[0.0, -0.0, 9.0, -16.0]]
     """
-    a = jax.lax.stop_gradient(jnp.abs(update))
-    t = threshold(a, sparsity, mode=mode, selection=selection)
-    t, cut = checkpoint_name((t, _cut(a, t, mode)), THRESHOLD)
+    return prune(update, limits(update, sparsity, mode=mode, selection=selection), mode=mode)
+
+
+def prune(update: Float[Array, "m n"], limits: Limits, *, mode: str = "code") -> Float[Array, "m n"]:
+    """`sparsify` with limits that are known already."""
+    a, (t, cut) = jax.lax.stop_gradient((jnp.abs(update), limits))
     if mode == "code":
         return update * jnp.where(a > cut, a, 0.0)
     if mode == "hard":
@@ -48,20 +59,24 @@ def sparsify(
     return update * jnp.where(a > cut, over, 0.0)  # jnp.maximum would halve the gradient at |D| = t
 
 
-def _cut(magnitudes: Array, t: Array, mode: str) -> Array:
-    # Survivors are those above t ('eq5': from t on). Halfway to the next other magnitude the comparison is the same,
-    # and no rounding matters: the entry that defines t may come out one bit larger when D is computed again.
+def limits(update: Array, sparsity: ArrayLike, *, mode: str = "code", selection: str = "count") -> Limits:
+    """The limits of `sparsify`, detached.
+
+    Survivors are those above t ('eq5': from t on). Halfway to the next other magnitude the comparison is the same, and
+    no rounding matters: the entry that defines t may come out one bit larger when D is merged again.
+    """
+    a = jax.lax.stop_gradient(jnp.abs(update))
+    t = threshold(a, sparsity, mode=mode, selection=selection)
     if mode.startswith("eq5"):
-        low = jnp.where(magnitudes < t, magnitudes, -1.0).max()
-        high = t
+        low, high = jnp.where(a < t, a, -1.0).max(), t
     else:
-        low = jnp.where(magnitudes <= t, magnitudes, 0.0).max()
-        high = _next(magnitudes, low)
+        low = jnp.where(a <= t, a, 0.0).max()
+        high = _next(a, low)
     middle = low + 0.5 * (high - low)
-    return jnp.where(middle < high, middle, low)
+    return Limits(t, jnp.where(middle < high, middle, low))
 
 
-def _level(sparsity: Array | float, dtype: jnp.dtype) -> Array:
+def _level(sparsity: ArrayLike, dtype: jnp.dtype) -> Array:
     # A float32 level stays float32 beside float64 magnitudes: 0.7 * 90 must fall on the same rank in both precisions.
     return jnp.asarray(sparsity, dtype if isinstance(sparsity, float) else None)
 
@@ -71,7 +86,7 @@ def _next(values: Array, value: Array) -> Array:
 
 
 def threshold(
-    magnitudes: Float[Array, "m n"], sparsity: Array | float, *, mode: str = "code", selection: str = "count"
+    magnitudes: Float[Array, "m n"], sparsity: ArrayLike, *, mode: str = "code", selection: str = "count"
 ) -> Float[Array, ""]:
     """The magnitude t of `sparsify`: the interpolated quantile for 'code', else an order statistic.
 
@@ -89,7 +104,7 @@ def threshold(
     return order_statistic(magnitudes, k - 1, selection=selection)
 
 
-def quantile(values: Float[Array, "m n"], q: Array | float, *, selection: str = "count") -> Float[Array, ""]:
+def quantile(values: Float[Array, "m n"], q: ArrayLike, *, selection: str = "count") -> Float[Array, ""]:
     """The linearly interpolated q-quantile of non-negative values, over the whole matrix.
 
     Equal neighbours interpolate to exactly themselves (as in torch.lerp), so that a strict comparison drops all ties.
