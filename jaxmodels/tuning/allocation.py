@@ -31,7 +31,9 @@ class Schedule(NamedTuple):
     interval: int = 1
 
 
-def budget(epoch: int, initial: float, target: float, schedule: Schedule) -> tuple[float, bool]:
+def budget(
+    epoch: int, initial: int | float, target: int | float, schedule: Schedule
+) -> tuple[int | float, bool]:
     """Budget at the start of an epoch (from 0), and whether layers are re-allocated then.
 
     B_e = target + (initial - target) (1 - (e - w0) / (T - w1 - w0))^3, truncated; after epoch T nothing changes.
@@ -48,7 +50,7 @@ def budget(epoch: int, initial: float, target: float, schedule: Schedule) -> tup
     return float(int(target + (initial - target) * left**3)), epoch % interval == 0
 
 
-def allocate(scores: np.ndarray, capacities: np.ndarray, volume: float) -> np.ndarray:
+def allocate(scores: np.ndarray, capacities: np.ndarray, volume: int | float) -> np.ndarray:
     """Distributes `volume` weights over layers in proportion to their scores, no layer above its capacity.
 
     What full layers leave over goes to those with room, again in proportion, until nothing is left or nobody with a

@@ -246,9 +246,9 @@ def test_a_bfloat16_backbone_merges_in_float32():
 
 
 def test_training_lowers_the_loss():
-    method, variables = build(snell(4, sparsity=0.5))
+    method, variables = build(snell(4, sparsity=0.5, **OFF))
     trained, frozen = split(variables["params"], method.groups)
-    optimizer = optax.adamw(1e-2)
+    optimizer = optax.adamw(3e-2)
 
     @jax.jit
     def step(trained, opt, key):
@@ -260,7 +260,7 @@ def test_training_lowers_the_loss():
         return optax.apply_updates(trained, updates), opt, value
 
     opt, losses = optimizer.init(trained), []
-    for i in range(15):
+    for i in range(36):
         trained, opt, value = step(trained, opt, jax.random.key(i))
         losses.append(float(value))
     assert losses[-1] < 0.5 * losses[0]
