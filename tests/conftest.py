@@ -11,13 +11,12 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-from jaxmodels.backbones.vit import vit  # noqa: E402
-from tests.tiny_vit import SIZE, random_like  # noqa: E402
+from tests.tiny_vit import BACKBONE, SIZE, random_like  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def backbone():
-    return vit(SIZE, image_size=8)
+    return BACKBONE
 
 
 @pytest.fixture(scope="session")

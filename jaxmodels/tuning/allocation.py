@@ -31,9 +31,7 @@ class Schedule(NamedTuple):
     interval: int = 1
 
 
-def budget(
-    epoch: int, initial: int | float, target: int | float, schedule: Schedule
-) -> tuple[int | float, bool]:
+def budget(epoch: int, initial: int | float, target: int | float, schedule: Schedule) -> tuple[int | float, bool]:
     """Budget at the start of an epoch (from 0), and whether layers are re-allocated then.
 
     B_e = target + (initial - target) (1 - (e - w0) / (T - w1 - w0))^3, truncated; after epoch T nothing changes.

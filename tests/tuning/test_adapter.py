@@ -7,7 +7,8 @@ import pytest
 
 from jaxmodels.tuning.adapter import adapter, adaptformer
 from jaxmodels.tuning.tuner import Context
-from tests.tuning.tiny import BACKBONE, SIZE, backbone_params, frozen, images, largest, random_params, tuned
+from tests.tiny_vit import BACKBONE, SIZE
+from tests.tuning.tiny import backbone_params, frozen, images, largest, random_params, tuned
 
 KEY = jax.random.key(0)
 BOTH = pytest.mark.parametrize("build", [adapter, adaptformer])

@@ -15,7 +15,8 @@ from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.plain import linear
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
 from jaxmodels.tuning.tuner import chain
-from tests.tuning.two_blocks import KEY, TINY, drawn_tuner, frozen_params
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import KEY, backbone_params, random_params
 
 TUNER = res_tuning_bypass(3)
 
@@ -37,15 +38,15 @@ class Examples:
 
 @pytest.fixture
 def frozen():
-    return frozen_params()
+    return backbone_params()
 
 
 @pytest.mark.parametrize("where", ["memory", "folder"])
 def test_training_on_cached_features_is_training_on_images(frozen, tmp_path, where):
     examples, place = Examples(), "memory" if where == "memory" else tmp_path / "cache"
-    cache = cached_reads(TINY, TUNER, frozen, examples, dtype="float32", where=place, batch_size=2)
-    method = classifier(TINY, TUNER, num_classes=3)
-    params = {"tuner": drawn_tuner(TUNER), "head": {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}}
+    cache = cached_reads(BACKBONE, TUNER, frozen, examples, dtype="float32", where=place, batch_size=2)
+    method = classifier(BACKBONE, TUNER, num_classes=3)
+    params = {"tuner": random_params(TUNER), "head": {"kernel": jnp.ones((BACKBONE.width, 3)), "bias": jnp.zeros(3)}}
 
     @jax.jit
     def step(params, batch):
@@ -68,8 +69,8 @@ def test_training_on_cached_features_is_training_on_images(frozen, tmp_path, whe
 
 def test_features_and_slices(frozen):
     examples = Examples()
-    cache = cached_reads(TINY, TUNER, frozen, examples, dtype="float32", batch_size=3)
-    expected = TINY.read(frozen, jnp.asarray(examples.images), TUNER.reads(TINY))
+    cache = cached_reads(BACKBONE, TUNER, frozen, examples, dtype="float32", batch_size=3)
+    expected = BACKBONE.read(frozen, jnp.asarray(examples.images), TUNER.reads(BACKBONE))
     for path, array in cache[:]["features"].items():
         np.testing.assert_allclose(array, expected[path], atol=1e-5)
     np.testing.assert_array_equal(cache[np.array([4, 0])]["label"], [1, 0])
@@ -80,8 +81,8 @@ def test_features_and_slices(frozen):
 @pytest.mark.parametrize("where", ["memory", "folder"])
 def test_bfloat16_survives_its_storage(frozen, tmp_path, where):
     examples, place = Examples(), "memory" if where == "memory" else tmp_path / "cache"
-    cache = cached_reads(TINY, TUNER, frozen, examples, where=place)
-    expected = TINY.read(frozen, jnp.asarray(examples.images), ("block1/out",))["block1/out"]
+    cache = cached_reads(BACKBONE, TUNER, frozen, examples, where=place)
+    expected = BACKBONE.read(frozen, jnp.asarray(examples.images), ("block1/out",))["block1/out"]
     found = cache[:]["features"]["block1/out"]
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(np.float32), expected, rtol=2**-8)
@@ -91,17 +92,17 @@ def test_one_program_and_one_look_at_each_image(frozen, monkeypatch):
     traces, read = [], Backbone.read
     monkeypatch.setattr(Backbone, "read", lambda *a, **k: traces.append(1) or read(*a, **k))
     examples = Examples()
-    cached_reads(TINY, TUNER, frozen, examples, batch_size=2)  # 2 + 2 + 1
+    cached_reads(BACKBONE, TUNER, frozen, examples, batch_size=2)  # 2 + 2 + 1
     assert len(traces) == 1 and examples.reads == 5
 
 
 def test_a_fresh_folder_is_opened_and_pickles_by_name(frozen, tmp_path, monkeypatch):
     folder = tmp_path / "deep" / "cache"
-    first = cached_reads(TINY, TUNER, frozen, Examples(), where=folder)
+    first = cached_reads(BACKBONE, TUNER, frozen, Examples(), where=folder)
     assert [path.name for path in folder.parent.iterdir()] == ["cache"]  # nothing half-written is left
     monkeypatch.setattr(Backbone, "read", None)  # computing would fail
     for again in (
-        cached_reads(TINY, TUNER, frozen, Examples(), where=folder),
+        cached_reads(BACKBONE, TUNER, frozen, Examples(), where=folder),
         open_cache(folder),
         pickle.loads(pickle.dumps(first)),  # noqa: S301
     ):
@@ -112,7 +113,7 @@ def test_a_fresh_folder_is_opened_and_pickles_by_name(frozen, tmp_path, monkeypa
 
 def test_stale_folders_are_refused_then_replaced(frozen, tmp_path):
     folder = tmp_path / "cache"
-    cached_reads(TINY, TUNER, frozen, Examples(), where=folder)
+    cached_reads(BACKBONE, TUNER, frozen, Examples(), where=folder)
     other = jax.tree.map(lambda x: x + 1e-3, frozen)
     for key, arguments, options in (
         ("backbone_hash", (TUNER, other, Examples()), {}),
@@ -122,15 +123,15 @@ def test_stale_folders_are_refused_then_replaced(frozen, tmp_path):
         ("examples_hash", (TUNER, frozen, Examples(1)), {}),
     ):
         with pytest.raises(ValueError, match=f"stale cache, {key} is"):
-            cached_reads(TINY, *arguments, where=folder, **options)
-    new = cached_reads(TINY, TUNER, other, Examples(), where=folder, recompute=True)
-    expected = TINY.read(other, jnp.asarray(Examples().images), ("block1/out",))["block1/out"]
+            cached_reads(BACKBONE, *arguments, where=folder, **options)
+    new = cached_reads(BACKBONE, TUNER, other, Examples(), where=folder, recompute=True)
+    expected = BACKBONE.read(other, jnp.asarray(Examples().images), ("block1/out",))["block1/out"]
     np.testing.assert_allclose(new[:]["features"]["block1/out"].astype(np.float32), expected, rtol=2**-8)
 
 
 def test_a_failure_leaves_the_old_cache_and_no_half_one(frozen, tmp_path):
     folder = tmp_path / "cache"
-    cached_reads(TINY, TUNER, frozen, Examples(), where=folder)
+    cached_reads(BACKBONE, TUNER, frozen, Examples(), where=folder)
     before = json.loads((folder / HEADER).read_text())
 
     class Broken(Examples):
@@ -140,7 +141,7 @@ def test_a_failure_leaves_the_old_cache_and_no_half_one(frozen, tmp_path):
             return super().__getitem__(index)
 
     with pytest.raises(OSError, match="disk"):
-        cached_reads(TINY, TUNER, frozen, Broken(2), where=folder, recompute=True)
+        cached_reads(BACKBONE, TUNER, frozen, Broken(2), where=folder, recompute=True)
     assert json.loads((folder / HEADER).read_text()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
@@ -148,7 +149,7 @@ def test_a_failure_leaves_the_old_cache_and_no_half_one(frozen, tmp_path):
 def test_a_folder_of_something_else_is_never_replaced(frozen, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"x")
     with pytest.raises(ValueError, match=f"found no readable {HEADER}"):
-        cached_reads(TINY, TUNER, frozen, Examples(), where=tmp_path, recompute=True)
+        cached_reads(BACKBONE, TUNER, frozen, Examples(), where=tmp_path, recompute=True)
     assert (tmp_path / "photo.jpg").exists()
 
 
@@ -164,9 +165,9 @@ def test_a_folder_of_something_else_is_never_replaced(frozen, tmp_path):
 )
 def test_wrong_requests_are_named(frozen, tuner, options, message):
     with pytest.raises(ValueError, match=message):
-        cached_reads(TINY, tuner, frozen, Examples(), **options)
+        cached_reads(BACKBONE, tuner, frozen, Examples(), **options)
 
 
 def test_nothing_to_cache_is_an_error(frozen):
     with pytest.raises(ValueError, match="examples: found none"):
-        cached_reads(TINY, TUNER, frozen, [])
+        cached_reads(BACKBONE, TUNER, frozen, [])

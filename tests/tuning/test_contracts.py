@@ -31,7 +31,8 @@ from jaxmodels.tuning.snella import snella
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Context, chain
 from jaxmodels.tuning.vpt import vpt
-from tests.tuning.tiny import BACKBONE, CLASSES, SIZE, backbone_params, images, random_params, random_tree, tuned
+from tests.tiny_vit import BACKBONE, SIZE, once
+from tests.tuning.tiny import CLASSES, backbone_params, images, random_params, random_tree, tuned
 
 CASES = {
     "linear": linear,
@@ -67,7 +68,7 @@ KEY = jax.random.key(7)
 each_tuner = pytest.mark.parametrize("name", CASES)
 
 
-@functools.cache
+@once
 def batch():
     return {"image": images(8), "label": jnp.arange(8) % CLASSES}
 
@@ -76,7 +77,7 @@ def method_of(name, backbone=BACKBONE):
     return classifier(backbone, CASES[name](), num_classes=CLASSES)
 
 
-@functools.cache
+@once
 def variables_of(name, seed=0):
     tuner = CASES[name]()
     params = {
@@ -107,12 +108,12 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": Fal
 compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
 
-@functools.cache
+@once
 def program(name):
     return compiled(evaluate(method_of(name)))
 
 
-@functools.cache
+@once
 def reference(name, seed=0):
     return program(name)(variables_of(name, seed), batch())
 

@@ -9,7 +9,8 @@ from jaxmodels.backbones.vit import Size, vit
 from jaxmodels.tuning.fact import fact
 from jaxmodels.tuning.sites import LINEARS
 from jaxmodels.tuning.tree import get
-from tests.tuning.tiny import BACKBONE, backbone_params, frozen, largest, random_params, tuned
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import backbone_params, frozen, largest, random_params, tuned
 
 KEY, RANK, WIDTH = jax.random.key(0), 3, 16
 KINDS = pytest.mark.parametrize("kind", ["tt", "tk"])

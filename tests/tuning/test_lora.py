@@ -8,7 +8,8 @@ import pytest
 from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.sites import LINEARS
 from jaxmodels.tuning.tree import get
-from tests.tuning.tiny import BACKBONE, backbone_params, frozen, largest, random_params, tuned
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import backbone_params, frozen, largest, random_params, tuned
 
 KEY = jax.random.key(0)
 

@@ -12,7 +12,8 @@ from jaxmodels.tuning.multitask import multitask, stack_tasks, unstack_task
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
 from jaxmodels.tuning.res_tuning import res_tuning
 from jaxmodels.tuning.tuner import Tuner, chain
-from tests.tuning.two_blocks import IMAGES, KEY, TINY, frozen_params, noisy
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import KEY, backbone_params, images, noisy
 
 CLASSES = (2, 4, 3)
 TUNERS = {
@@ -25,13 +26,16 @@ TUNERS = {
 
 @pytest.fixture
 def frozen():
-    return frozen_params()
+    return backbone_params()
 
 
 def tasks_of(tuner, head=None):
     def make(t, classes):
         def init():
-            return {"tuner": tuner.init(KEY, TINY), "head": (head or linear_head()).init(KEY, TINY.width, classes)}
+            return {
+                "tuner": tuner.init(KEY, BACKBONE),
+                "head": (head or linear_head()).init(KEY, BACKBONE.width, classes),
+            }
 
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(init))
         return noisy(zeros, seed=t)
@@ -45,7 +49,7 @@ def alone(frozen, tuner, task, images, head=None):
     @jax.jit
     def logits(frozen, task):
         params = {"backbone": frozen, "tuner": task["tuner"]}
-        pooled = features(TINY, tuner, params, tuner.init_state(TINY), {"image": images}, None)
+        pooled = features(BACKBONE, tuner, params, tuner.init_state(BACKBONE), {"image": images}, None)
         return (head or linear_head()).apply(task["head"], pooled)
 
     return logits(frozen, task)
@@ -54,20 +58,20 @@ def alone(frozen, tuner, task, images, head=None):
 @pytest.mark.parametrize("tuner", TUNERS.values(), ids=TUNERS)
 def test_together_equals_alone(frozen, tuner):
     tasks = tasks_of(tuner)
-    together = jax.jit(multitask(TINY, tuner))(frozen, stack_tasks(tasks), IMAGES)
+    together = jax.jit(multitask(BACKBONE, tuner))(frozen, stack_tasks(tasks), images(3))
     assert together.shape == (3, 3, 4)
     for logits, task, classes in zip(together, tasks, CLASSES, strict=True):
-        np.testing.assert_allclose(logits[:, :classes], alone(frozen, tuner, task, IMAGES), atol=1e-5)
+        np.testing.assert_allclose(logits[:, :classes], alone(frozen, tuner, task, images(3)), atol=1e-5)
         assert bool(jnp.isneginf(logits[:, classes:]).all())
 
 
 def test_a_bypass_runs_the_backbone_once_whatever_the_tasks(frozen):
     def flops(count):
         stacked = stack_tasks([tasks_of(TUNERS["bypass"])[0]] * count)
-        return jax.jit(multitask(TINY, TUNERS["bypass"])).lower(frozen, stacked, IMAGES).cost_analysis()["flops"]
+        return jax.jit(multitask(BACKBONE, TUNERS["bypass"])).lower(frozen, stacked, images(3)).cost_analysis()["flops"]
 
     one, two, three = flops(1), flops(2), flops(3)
-    backbone = jax.jit(TINY.apply).lower(frozen, IMAGES).cost_analysis()["flops"]
+    backbone = jax.jit(BACKBONE.apply).lower(frozen, images(3)).cost_analysis()["flops"]
     assert three - two == pytest.approx(two - one, rel=0.05)
     assert two - one < 0.5 * backbone < one
 
@@ -75,8 +79,8 @@ def test_a_bypass_runs_the_backbone_once_whatever_the_tasks(frozen):
 def test_other_heads(frozen):
     head, tuner = mlp_head(2), TUNERS["bypass"]
     tasks = tasks_of(tuner, head)
-    together = jax.jit(multitask(TINY, tuner, head=head))(frozen, stack_tasks(tasks), IMAGES)
-    np.testing.assert_allclose(together[0, :, :2], alone(frozen, tuner, tasks[0], IMAGES, head), atol=1e-5)
+    together = jax.jit(multitask(BACKBONE, tuner, head=head))(frozen, stack_tasks(tasks), images(3))
+    np.testing.assert_allclose(together[0, :, :2], alone(frozen, tuner, tasks[0], images(3), head), atol=1e-5)
     assert bool(jnp.isneginf(together[0, :, 2:]).all())
 
 
@@ -85,13 +89,13 @@ def test_state_of_each_task_is_its_own(frozen):
         return {"block1/out": lambda call, x, **seen: call(x, **seen) * context.state["factor"]}
 
     tuner = Tuner({"method": "scaled"}, writes=writes, init_state=lambda backbone: {"factor": jnp.ones(())})
-    heads = [linear_head().init(KEY, TINY.width, 2)] * 2
+    heads = [linear_head().init(KEY, BACKBONE.width, 2)] * 2
     tasks = [
         {"tuner": {}, "head": head, "state": {"factor": jnp.float32(f)}}
         for head, f in zip(heads, (1.0, -1.0), strict=True)
     ]
-    logits = multitask(TINY, tuner)(frozen, stack_tasks(tasks), IMAGES)
-    plain = linear_head().apply(heads[0], TINY.apply(frozen, IMAGES))
+    logits = multitask(BACKBONE, tuner)(frozen, stack_tasks(tasks), images(3))
+    plain = linear_head().apply(heads[0], BACKBONE.apply(frozen, images(3)))
     np.testing.assert_allclose(logits[0], plain, atol=1e-5)
     assert float(jnp.abs(logits[1] - plain).max()) > 1e-4
 
@@ -110,4 +114,4 @@ def test_stacking_round_trips_and_names_what_does_not_fit():
 def test_a_tuner_that_trains_the_backbone_is_refused():
     tuner = Tuner({"method": "full"}, groups=lambda backbone: ((".*", "tuner"),))
     with pytest.raises(ValueError, match="'full' trains parameters of the backbone"):
-        multitask(TINY, tuner)
+        multitask(BACKBONE, tuner)

@@ -7,7 +7,8 @@ from jaxmodels import rules
 from jaxmodels.backbones.vit import Size, vit
 from jaxmodels.tuning.classifier import classifier
 from jaxmodels.tuning.plain import bitfit, full, linear, partial
-from tests.tuning.tiny import BACKBONE, CLASSES, backbone_params, images
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import CLASSES, backbone_params, images
 
 
 def trained_names(tuner, backbone=BACKBONE):

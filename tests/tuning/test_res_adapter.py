@@ -8,12 +8,13 @@ import pytest
 from jaxmodels.tuning.res_adapter import adapter, init_adapter, res_adapter
 from jaxmodels.tuning.res_maps import group_adapter, init_group_adapter, init_upsample, nearest, upsample
 from jaxmodels.tuning.tuner import Context
-from tests.tuning.two_blocks import KEY, TINY, drawn, drawn_tuner, frozen_params, noisy
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import KEY, backbone_params, drawn, noisy, random_params
 
 
 @pytest.fixture
 def frozen():
-    return frozen_params()
+    return backbone_params()
 
 
 @pytest.mark.parametrize("weight", ["none", "scale", "scale_channel", "gate", "scalar_0.25"])
@@ -65,14 +66,14 @@ def test_initial_statistics():
 @pytest.mark.parametrize("reads", ["inputs", "output"])
 def test_tuner_adds_beside_its_operation(frozen, place, port, norm, reads):
     tuner = res_adapter(3, place=place, reads=reads)
-    params = drawn_tuner(tuner)
+    params = random_params(tuner)
     images = jax.random.normal(KEY, (2, 8, 8, 3))
     out, into = f"block0/{port}", f"block0/{norm}" if norm else "tokens"
 
     @jax.jit
     def read(frozen, params):
         writers = tuner.writes(params, Context(frozen, {}, None))
-        return TINY.read(frozen, images, (out, into)), TINY.read(frozen, images, (out,), writers=writers)
+        return BACKBONE.read(frozen, images, (out, into)), BACKBONE.read(frozen, images, (out,), writers=writers)
 
     plain, tuned = read(frozen, params)
     u = plain[out if reads == "output" else into]
@@ -84,15 +85,16 @@ def test_options_show(frozen):
     images = jax.random.normal(KEY, (1, 8, 8, 3))
 
     def features(tuner, start=noisy):
-        params = start(tuner.init(KEY, TINY))
-        return jax.jit(lambda p: TINY.apply(frozen, images, writers=tuner.writes(p, Context(frozen, {}, None))))(params)
+        params = start(tuner.init(KEY, BACKBONE))
+        context = Context(frozen, {}, None)
+        return jax.jit(lambda p: BACKBONE.apply(frozen, images, writers=tuner.writes(p, context)))(params)
 
     plain = features(res_adapter(3))
     assert float(jnp.abs(features(res_adapter(3, shortcut=True)) - plain).max()) > 1e-3
     assert float(jnp.abs(features(res_adapter(3, weight="scalar_0.5")) - plain).max()) > 1e-3
     zero = features(res_adapter(3, zero_init=True), start=lambda params: params)
-    np.testing.assert_allclose(zero, TINY.apply(frozen, images), atol=1e-6)
-    widths = [p["down"]["kernel"].shape[1] for p in res_adapter([3, 5]).init(KEY, TINY).values()]
+    np.testing.assert_allclose(zero, BACKBONE.apply(frozen, images), atol=1e-6)
+    widths = [p["down"]["kernel"].shape[1] for p in res_adapter([3, 5]).init(KEY, BACKBONE).values()]
     assert widths == [3, 5]
 
 
@@ -112,7 +114,7 @@ def test_wrong_options_are_named(options, message):
 
 def test_as_many_widths_as_blocks():
     with pytest.raises(ValueError, match="found 3 widths, expected 2"):
-        res_adapter([1, 2, 3]).init(KEY, TINY)
+        res_adapter([1, 2, 3]).init(KEY, BACKBONE)
 
 
 def test_groups_have_the_head_index_fastest():

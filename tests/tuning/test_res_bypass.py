@@ -13,24 +13,25 @@ from jaxmodels.tuning.res_adapter import adapter
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
 from jaxmodels.weights import names
 from jaxmodels.weights.res_tuning import bypass_rows
-from tests.tuning.two_blocks import IMAGES, KEY, TINY, drawn_tuner, frozen_params
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import KEY, backbone_params, images, random_params
 
 LABELS = jnp.array([0, 2])
 
 
-PAIR = IMAGES[:2]
+PAIR = images(3)[:2]
 
 
 @pytest.fixture
 def frozen():
-    return frozen_params()
+    return backbone_params()
 
 
 def identity_tail(x):
     return x[:, 0]
 
 
-def reads_of(frozen, tuner, backbone=TINY):
+def reads_of(frozen, tuner, backbone=BACKBONE):
     return jax.jit(lambda params: backbone.read(params, PAIR, tuner.reads(backbone)))(frozen)
 
 
@@ -46,7 +47,7 @@ def test_published_parameter_counts():
 @pytest.mark.parametrize("merge", ["lambda", "sum"])
 def test_the_equation(frozen, merge):
     tuner = res_tuning_bypass(3, merge=merge)
-    params = drawn_tuner(tuner)
+    params = random_params(tuner)
     reads = reads_of(frozen, tuner)
     x = reads["tokens"]
     for i in range(2):
@@ -58,7 +59,7 @@ def test_the_equation(frozen, merge):
 
 
 def test_lambda_starts_at_one_half():
-    params = res_tuning_bypass(3).init(KEY, TINY)
+    params = res_tuning_bypass(3).init(KEY, BACKBONE)
     assert [float(jax.nn.sigmoid(p["lam"])) for p in params.values()] == [0.5, 0.5]
 
 
@@ -66,7 +67,7 @@ def test_kinds_without_parameters(frozen):
     both = res_tuning_bypass(merge="sum", lateral="identity", vertical="identity")
     reads = reads_of(frozen, both)
     total = reads["tokens"] + reads["block0/out"] + reads["block1/out"]
-    assert rules.count(both.init(KEY, TINY)) == 0
+    assert rules.count(both.init(KEY, BACKBONE)) == 0
     np.testing.assert_allclose(both.bypass({}, reads, identity_tail), total[:, 0], atol=1e-5)
     last = res_tuning_bypass(merge="sum", lateral="identity", vertical="zero")
     np.testing.assert_allclose(last.bypass({}, reads, identity_tail), reads["block1/out"][:, 0])
@@ -82,18 +83,17 @@ def test_options_show(frozen):
         return tuner.bypass(params, reads, identity_tail)
 
     for options in ({"weight": "scalar_0.5"}, {"merge": "sum"}, {"lateral": "identity"}, {"vertical": "zero"}):
-        difference = run(res_tuning_bypass(3, **options), drawn_tuner(plain)) - run(plain, drawn_tuner(plain))
+        difference = run(res_tuning_bypass(3, **options), random_params(plain)) - run(plain, random_params(plain))
         assert float(jnp.abs(difference).max()) > 1e-4, options
-    widths = [p["lateral"]["down"]["kernel"].shape[1] for p in drawn_tuner(res_tuning_bypass([2, 4])).values()]
+    widths = [p["lateral"]["down"]["kernel"].shape[1] for p in random_params(res_tuning_bypass([2, 4])).values()]
     assert widths == [2, 4]
-    assert "scaling" in drawn_tuner(res_tuning_bypass(3, weight="gate"))["block0/out"]["lateral"]
-    assert drawn_tuner(res_tuning_bypass(lateral="group_adapter"))["block0/out"]["lateral"]["down"]["bias"].shape == (
-        4,
-    )
+    assert "scaling" in random_params(res_tuning_bypass(3, weight="gate"))["block0/out"]["lateral"]
+    grouped = random_params(res_tuning_bypass(lateral="group_adapter"))["block0/out"]["lateral"]
+    assert grouped["down"]["bias"].shape == (BACKBONE.width // 2,)
 
 
 def test_only_the_last_block_starts_as_the_identity():
-    params = jax.jit(lambda key: res_tuning_bypass(3, zero_init_last=True).init(key, TINY))(KEY)
+    params = jax.jit(lambda key: res_tuning_bypass(3, zero_init_last=True).init(key, BACKBONE))(KEY)
     zero = {path: [not p[s]["up"]["kernel"].any() for s in ("lateral", "vertical")] for path, p in params.items()}
     assert zero == {"block0/out": [False, False], "block1/out": [True, True]}
 
@@ -113,9 +113,9 @@ def test_twelve_blocks_keep_their_order_through_jit():
 
 
 def problem(frozen, tuner):
-    method = classifier(TINY, tuner, num_classes=3)
-    head = {"kernel": jax.random.normal(KEY, (8, 3)), "bias": jnp.zeros(3)}
-    params = {"backbone": frozen, "tuner": drawn_tuner(tuner), "head": head}
+    method = classifier(BACKBONE, tuner, num_classes=3)
+    head = {"kernel": jax.random.normal(KEY, (BACKBONE.width, 3)), "bias": jnp.zeros(3)}
+    params = {"backbone": frozen, "tuner": random_params(tuner), "head": head}
 
     def loss(params, batch):
         return method.loss({"params": params, "state": {}}, batch, KEY)[0]
@@ -149,20 +149,20 @@ def test_training_costs_the_forward_pass_of_the_backbone_and_no_backward(frozen)
     reads = reads_of(frozen, tuner)
     whole = products(jax.grad(trained), part, {"image": PAIR, "label": LABELS})
     beside = products(jax.grad(trained), part, {"features": reads, "label": LABELS})
-    forward = products(lambda images: bypass_reads(TINY, tuner, params, {}, images, None), PAIR)
+    forward = products(lambda images: bypass_reads(BACKBONE, tuner, params, {}, images, None), PAIR)
     assert forward > 0 and whole == beside + forward
 
 
 def test_published_names_round_trip():
     tuner = res_tuning_bypass(3, merge="sum", weight="scale")
-    params = drawn_tuner(tuner)
+    params = random_params(tuner)
     rows = bypass_rows(params)
     written = names.write(params, rows)
-    assert written["restuning_default.bypass_blocks.1.lateral_tuner.tuner.ln1.weight"].shape == (3, 8)
+    assert written["restuning_default.bypass_blocks.1.lateral_tuner.tuner.ln1.weight"].shape == (3, BACKBONE.width)
     again = names.read(written, rows, params)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, again))
     with pytest.raises(ValueError, match="no counterpart of 'block0/out/lam'"):
-        bypass_rows(res_tuning_bypass(3).init(KEY, TINY))
+        bypass_rows(res_tuning_bypass(3).init(KEY, BACKBONE))
 
 
 def test_zero_initialised_pyramid_is_its_last_stem():

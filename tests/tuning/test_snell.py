@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,16 +16,17 @@ from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.parallel_adapter import parallel_adapter
 from jaxmodels.tuning.snell import klora, mixk, snell
 from jaxmodels.tuning.tuner import Tuner, chain
+from tests.tiny_vit import SIZE, once
 
 OFF = {"dropout": 0.0, "drop_path": 0.0}
-TINY = vit(Size(16, 1, 2, 4), image_size=8)
+TINY = vit(SIZE._replace(depth=1), image_size=8)
 HIERARCHICAL = {
     "swin": swin(SwinSize(8, (1, 1), (2, 2), 2, 2), image_size=8),
     "convnext": convnext(ConvNeXtSize((1, 1), (8, 12)), image_size=8),
 }
 
 
-@functools.cache
+@once
 def batch():
     images = jax.random.normal(jax.random.key(9), (4, 8, 8, 3))
     return {"image": images, "label": jnp.array([0, 1, 2, 1])}
@@ -115,7 +114,7 @@ def test_a_fused_product_leaves_the_writers_before_it_alone():
 
 def test_a_rematerialised_backbone_gives_the_same_gradients():
     plain = gradient(*build(snell(4)), jax.random.key(3))
-    again = gradient(*build(snell(4), vit(Size(16, 1, 2, 4), image_size=8, remat=True)), jax.random.key(3))
+    again = gradient(*build(snell(4), vit(SIZE._replace(depth=1), image_size=8, remat=True)), jax.random.key(3))
     assert_close(again, plain)
 
 
@@ -235,7 +234,7 @@ def test_every_linear_of_other_backbones_is_tuned(name):
 
 
 def test_a_bfloat16_backbone_merges_in_float32():
-    backbone = vit(Size(16, 1, 2, 4), image_size=8, dtype=jnp.bfloat16)
+    backbone = vit(SIZE._replace(depth=1), image_size=8, dtype=jnp.bfloat16)
     method, variables = build(snell(4), backbone)
     variables["params"]["backbone"] = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables["params"]["backbone"])
     value, grads = gradient(method, variables)

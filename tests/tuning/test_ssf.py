@@ -8,7 +8,8 @@ import pytest
 from jaxmodels.backbones.vit import vit
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Context
-from tests.tuning.tiny import BACKBONE, backbone_params, frozen, images, largest, tuned
+from tests.tiny_vit import BACKBONE
+from tests.tuning.tiny import backbone_params, frozen, images, largest, tuned
 
 KEY = jax.random.key(0)
 

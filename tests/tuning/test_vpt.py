@@ -7,7 +7,8 @@ import pytest
 
 from jaxmodels.tuning.tuner import Context
 from jaxmodels.tuning.vpt import vpt
-from tests.tuning.tiny import BACKBONE, TOKENS, backbone_params, images, largest, tuned
+from tests.tiny_vit import BACKBONE, TOKENS
+from tests.tuning.tiny import backbone_params, images, largest, tuned
 
 KEY = jax.random.key(0)
 

@@ -1,18 +1,14 @@
-"""A ViT that compiles in a second, and what tuner tests do with it."""
-
-import functools
+"""What tuner tests do with the tiny ViT."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.backbones.vit import Size, vit
 from jaxmodels.rules import path_name
 from jaxmodels.tuning.tuner import Context
+from tests.tiny_vit import BACKBONE, once
 
-SIZE = Size(width=16, depth=2, heads=2, patch=4)
-BACKBONE = vit(SIZE, image_size=8)
-TOKENS = 1 + (8 // 4) ** 2
+KEY = jax.random.key(0)
 CLASSES = 5
 
 
@@ -30,19 +26,29 @@ def random_tree(shapes, seed):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-@functools.cache
+@once
 def backbone_params():
     return random_tree(BACKBONE.shapes().params, 2)
 
 
-@functools.cache
+@once
 def images(count=2):
     return jnp.asarray(np.random.default_rng(3).standard_normal((count, 8, 8, 3)), jnp.float32)
 
 
 def random_params(tuner, seed=1, backbone=BACKBONE):
     """Random parameters of a tuner."""
-    return random_tree(jax.eval_shape(lambda key: tuner.init(key, backbone), jax.random.key(0)), seed)
+    return random_tree(jax.eval_shape(lambda key: tuner.init(key, backbone), KEY), seed)
+
+
+def noisy(params, seed=1):
+    """The tree with noise on every leaf, so that nothing that starts at zero can hide."""
+    return jax.tree.map(jnp.add, params, random_tree(params, seed))
+
+
+def drawn(init):
+    """What `init()` would give, but for the values: random, from no compiled program (those are what tests cost)."""
+    return random_tree(jax.eval_shape(init), 1)
 
 
 def tuned(tuner, params, *, key=None, backbone=BACKBONE):
