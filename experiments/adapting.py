@@ -26,6 +26,7 @@ from jaxmodels.training.memory import peak_bytes
 from jaxmodels.training.metrics import read_metrics, write_text
 from jaxmodels.training.precision import precision, store_frozen
 from jaxmodels.training.results import add_result, find_result
+from jaxmodels.training.schedule import epoch_cosine
 from jaxmodels.tuning.cache import cached_reads
 from jaxmodels.tuning.heads import Head
 from jaxmodels.tuning.tuner import Tuner
@@ -174,10 +175,28 @@ def build(
     head = choice.head()
     tuned = backbone._replace(module=backbone.module.clone(drop_path=r.drop_path))
     method = jm.classifier(tuned, tuner, num_classes=outputs, head=head)
-    warmup = min(r.warmup_epochs * per_epoch, steps // 2)
-    rate = optax.warmup_cosine_decay_schedule(r.warmup_lr, r.lr, warmup, steps, r.min_lr)
     make: Any = jm.adamw if r.optimizer == "adamw" else jm.sgd
-    return Built(tuner, head, method, make(method.groups, rate, weight_decay=r.weight_decay, clip=clip))
+    return Built(
+        tuner,
+        head,
+        method,
+        make(method.groups, schedule_of(r, steps, per_epoch), weight_decay=r.weight_decay, clip=clip),
+    )
+
+
+def schedule_of(recipe: Recipe, steps: int, per_epoch: int) -> optax.Schedule:
+    """The recipe's learning rate over `steps` optimizer steps."""
+    if recipe.schedule == "epochs":
+        return epoch_cosine(
+            recipe.lr,
+            epochs=max(1, steps // per_epoch),
+            steps_per_epoch=per_epoch,
+            warmup_epochs=recipe.warmup_epochs,
+            initial=recipe.warmup_lr,
+            floor=recipe.min_lr,
+        )
+    warmup = min(recipe.warmup_epochs * per_epoch, steps // 2)
+    return optax.warmup_cosine_decay_schedule(recipe.warmup_lr, recipe.lr, warmup, steps, recipe.min_lr)
 
 
 def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder: Path, select: str) -> dict[str, Any]:

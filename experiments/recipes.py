@@ -14,7 +14,8 @@ class Recipe(NamedTuple):
     """Everything a training run needs beside the method and the data.
 
     The learning rate warms up linearly from `warmup_lr` to `lr` over `warmup_epochs`, then follows a cosine down to
-    `min_lr` at the last epoch.
+    `min_lr` at the last epoch. With schedule 'epochs' it changes once per epoch and the warm-up is cut out of the
+    cosine (`training.schedule.epoch_cosine`).
 
     Attributes:
         lr: peak learning rate, after any scaling with the batch size.
@@ -26,6 +27,7 @@ class Recipe(NamedTuple):
         min_lr: at the last.
         drop_path: stochastic depth of the backbone's last block (rising linearly from 0).
         optimizer: 'adamw' or 'sgd' (momentum 0.9).
+        schedule: 'steps' or 'epochs'.
         drop_last: whether an epoch's images that fill no batch are left out.
         options: keyword arguments of the tuner.
     """
@@ -39,13 +41,14 @@ class Recipe(NamedTuple):
     min_lr: float = 1e-5
     drop_path: float = 0.0
     optimizer: str = "adamw"
+    schedule: str = "steps"
     drop_last: bool = False
     options: Mapping[str, Any] = {}
 
 
 def _snell(sparsity: float, batch_size: int, weight_decay: float, epochs: int = 100, lr: float = 1e-3) -> Recipe:
     options = {"rank": 32, "sparsity": sparsity}
-    return Recipe(lr, weight_decay, batch_size, epochs, drop_path=0.1, options=options)
+    return Recipe(lr, weight_decay, batch_size, epochs, drop_path=0.1, schedule="epochs", options=options)
 
 
 # SNELL-32 on ViT-B/16 (in21k): the released scripts of arXiv 2411.01800, which differ from the paper's text.
@@ -79,13 +82,12 @@ SNELL = {
 
 def _snella(sparsity: float, batch_size: int, weight_decay: float, lr: float = 1e-3, start: float = 0.01) -> Recipe:
     options = {"rank": 32, "sparsity": sparsity, "init_sparsity": start}
-    return Recipe(lr, weight_decay, batch_size, drop_path=0.1, options=options)
+    return Recipe(lr, weight_decay, batch_size, drop_path=0.1, schedule="epochs", options=options)
 
 
 def _mixk(batch_size: int, weight_decay: float) -> Recipe:
-    return Recipe(
-        1e-3, weight_decay, batch_size, drop_path=0.1, options={"rank": 32, "kernel": "mixture", "sparsity": 0.0}
-    )
+    options = {"rank": 32, "kernel": "mixture", "sparsity": 0.0}
+    return Recipe(1e-3, weight_decay, batch_size, drop_path=0.1, schedule="epochs", options=options)
 
 
 # SNELLA-32: the released scripts of arXiv 2510.24037 (100 epochs); the other tasks have none.

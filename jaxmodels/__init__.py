@@ -16,6 +16,7 @@ from jaxmodels.tuning.classifier import classifier
 from jaxmodels.tuning.fact import fact
 from jaxmodels.tuning.heads import linear_head, mlp_head
 from jaxmodels.tuning.lora import lora
+from jaxmodels.tuning.merging import merge_tuner
 from jaxmodels.tuning.multitask import multitask, stack_tasks
 from jaxmodels.tuning.plain import bitfit, full, linear, partial
 from jaxmodels.tuning.res_adapter import res_adapter
@@ -55,6 +56,7 @@ __all__ = [
     "load_tuner",
     "load_weights",
     "lora",
+    "merge_tuner",
     "mlp_head",
     "multitask",
     "partial",

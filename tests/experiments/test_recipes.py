@@ -1,5 +1,8 @@
+import math
+
 import pytest
 
+from experiments.adapting import schedule_of
 from experiments.recipes import RECIPES, candidates
 from jaxmodels.data.fgvc import SETS
 from jaxmodels.data.vtab import TASKS
@@ -48,3 +51,18 @@ def test_an_unknown_recipe_names_the_nearest():
 def test_a_task_without_published_setting_is_told_so():
     with pytest.raises(ValueError, match="--recipe=snella: nothing is published for 'kitti'.*adamw_default"):
         candidates("snella", "kitti")
+
+
+def test_snell_changes_its_rate_per_epoch_and_lags_by_one():
+    (recipe,) = candidates("snell", "dsprites_ori")
+    rate = schedule_of(recipe, 100 * 125, 125)
+    assert [float(rate(step)) for step in (0, 124, 125, 249)] == pytest.approx([1e-6] * 4)
+    assert float(rate(250)) == pytest.approx(1e-6 + (1e-3 - 1e-6) / 10)
+    assert float(rate(11 * 125)) == pytest.approx(1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + math.cos(math.pi * 0.1)))
+
+
+def test_other_recipes_change_it_per_step_and_end_at_the_floor():
+    (recipe,) = candidates("ssf", "clevr_dist")
+    rate = schedule_of(recipe, 3200, 32)
+    assert float(rate(0)) == pytest.approx(1e-7, rel=0.02) and float(rate(320)) == pytest.approx(5e-2)
+    assert float(rate(3200)) == pytest.approx(1e-8, rel=0.02) and float(rate(1)) > float(rate(0))
