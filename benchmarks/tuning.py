@@ -28,7 +28,7 @@ import jaxmodels as jm
 from jaxmodels.backbones.vit import SIZES
 from jaxmodels.data.source import array_source
 from jaxmodels.rules import merge, split
-from jaxmodels.training.memory import show_bytes
+from jaxmodels.training.memory import reuse_freed_memory, show_bytes
 from jaxmodels.training.state import begin, train_step
 from jaxmodels.tuning.cache import cached_reads
 
@@ -237,6 +237,7 @@ def main() -> None:
             run()
         print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
+    reuse_freed_memory()
     print(f"{platform.machine()}, {jax.local_devices()[0].device_kind}, jax {jax.__version__}; vit {a.size}", end="")
     print(f", batch {a.batch_size}")
     if "steps" in parts:

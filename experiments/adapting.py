@@ -75,7 +75,7 @@ def run(setup: Setup, name: str, task: Task, seed: int) -> dict[str, Any]:
     known = find_result(results, key)
     if known and (setup.config.resume or name != setup.config.method):
         return known
-    recipe = choose(setup, name, task, seed, folder)
+    recipe = choose(setup, name, task, seed)
     row = {**key, **train(setup, name, task, seed, recipe, folder, setup.config.select)}
     add_result(results, row)
     return row
@@ -140,20 +140,33 @@ def candidates(setup: Setup, name: str, task: Task) -> tuple[Recipe, ...]:
     return tuple(r._replace(batch_size=min(r.batch_size, len(task.train))) for r in found) if _own(config) else found
 
 
-def choose(setup: Setup, name: str, task: Task, seed: int, folder: Path) -> Recipe:
-    """The setting to use: trained on the training split, the best on the validation split, the first one on a tie."""
+def choose(setup: Setup, name: str, task: Task, seed: int) -> Recipe:
+    """The setting to use: trained on the training split, the best on the validation split, the first one on a tie.
+
+    Settings are compared with the command's first seed; its other seeds use the same setting.
+    """
     found = candidates(setup, name, task)
     if len(found) == 1:
         return found[0]
-    scores = []
+    first = (setup.config.seeds or (setup.config.seed,))[0]
+    folder, scores = run_folder(setup, name, task, first), []
     for i, recipe in enumerate(found):
         place = folder.with_name(f"{folder.name}-candidate{i}")
-        known = find_result(place / "result.jsonl", {"candidate": i}) if setup.config.resume else None
+        known = None
+        if setup.config.resume or seed != first:
+            known = find_result(place / "result.jsonl", {"candidate": i})
         if known is None:
-            known = {"candidate": i, **train(setup, name, task, seed, recipe, place, "validate")}
+            known = {"candidate": i, **train(setup, name, task, first, recipe, place, "validate")}
             add_result(place / "result.jsonl", known)
         scores.append(known["accuracy"])
-    return found[scores.index(max(scores))]
+    best = found[scores.index(max(scores))]
+    if seed == first:
+        setup.console.print(
+            f"{name} on {task.name}: of {len(found)} settings, learning rate {best.lr:g} and weight decay "
+            f"{best.weight_decay:g} are best on the validation images ({max(scores):.1f} %)",
+            highlight=False,
+        )
+    return best
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from jaxmodels.training.fit import Interrupted, NonFinite
+from jaxmodels.training.memory import reuse_freed_memory
 
 Config = TypeVar("Config")
 
@@ -26,6 +27,7 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     on and is status 130.
     """
     argv = sys.argv[1:]
+    reuse_freed_memory()
     try:
         main(parse(config, description, argv))
     except Interrupted as stop:

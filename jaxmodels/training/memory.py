@@ -1,5 +1,6 @@
-"""Peak memory of this process, as a person would measure it."""
+"""Memory of this process: its peak as a person would measure it, and what the allocator does with freed blocks."""
 
+import ctypes
 import resource
 import sys
 
@@ -13,6 +14,22 @@ def peak_bytes() -> int:
         return int(statistics["peak_bytes_in_use"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def reuse_freed_memory() -> bool:
+    """Lets this process keep freed memory for its next allocation; returns whether the C library can (glibc).
+
+    A compiled step on a CPU allocates its temporaries anew each time. From 32 MiB on glibc takes them from the kernel
+    and gives them back, and the kernel clears every page again: a third of a step of `vit('mini')` at batch 64
+    (`benchmarks/allocator.py`). Call it once, before training; the process then holds on to its peak.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(option, value) == 1 for option, value in _KEEP)
+
+
+_KEEP = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: none from the kernel directly; M_TRIM_THRESHOLD: never give back
 
 
 def show_bytes(count: int | float) -> str:

@@ -167,7 +167,10 @@ def _recomputed_product(layers: Layers) -> Callable:
         grad = jnp.matmul(rows.T, slopes, preferred_element_type=pruned.dtype)
         grad_x = dropout(seed, g @ weights.T.astype(g.dtype), layers.dropout)
         grad_kernel = None if kernel is None else grad.astype(kernel.dtype)
-        return grad_x, *pull(grad), jax.tree.map(jnp.zeros_like, level), None, grad_kernel
+        (grad_params,) = pull(grad)
+        # The factors' gradients first: else XLA may leave them for the end, and every layer's g would wait with them.
+        grad_x = _not_before(grad_params["in_q"], grad_x)
+        return grad_x, grad_params, jax.tree.map(jnp.zeros_like, level), None, grad_kernel
 
     product.defvjp(forward, backward)
     return product

@@ -1,11 +1,14 @@
 import json
+import platform
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import pytest
 from matplotlib.figure import Figure
 
 from jaxmodels.method import Mean
-from jaxmodels.training.memory import peak_bytes, show_bytes
+from jaxmodels.training.memory import peak_bytes, reuse_freed_memory, show_bytes
 from jaxmodels.training.metrics import MetricsWriter, read_metrics, write_text
 from jaxmodels.training.pictures import bars, curves, save_figure
 from jaxmodels.training.precision import precision, store_frozen
@@ -70,6 +73,26 @@ def test_pictures_are_written(tmp_path):
     assert [bar.get_height() for bar in left.containers[1]] == [3.0, 4.0]
     save_figure(figure, tmp_path / "run.png")
     assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
+def test_freed_memory_serves_the_next_allocation():
+    program = """
+import resource, sys
+from jaxmodels.training.memory import reuse_freed_memory
+assert sys.argv[1] == "no" or reuse_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(2**27)[::4096] = b"x" * 2**15
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    plain, kept = (
+        int(subprocess.run([sys.executable, "-c", program, word], check=True, capture_output=True, text=True).stdout)
+        for word in ("no", "yes")
+    )
+    assert kept < 100 < plain
 
 
 def test_memory_is_shown_for_people():
