@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from jaxmodels.method import Mean
-from jaxmodels.training.memory import peak_bytes, reuse_freed_memory, show_bytes
+from jaxmodels.training.memory import peak_bytes, show_bytes
 from jaxmodels.training.metrics import MetricsWriter, read_metrics, write_text
 from jaxmodels.training.pictures import bars, curves, save_figure
 from jaxmodels.training.precision import precision, store_frozen
