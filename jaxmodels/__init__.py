@@ -5,6 +5,8 @@ method = jm.classifier(jm.vit('b16'), jm.res_tuning(rank=10), num_classes=100)
 """
 
 from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.backbones.convnext import convnext
+from jaxmodels.backbones.swin import swin
 from jaxmodels.backbones.vit import vit
 from jaxmodels.data.batches import batches, eval_batches
 from jaxmodels.method import Aux, Mean, Method
@@ -46,6 +48,7 @@ __all__ = [
     "bitfit",
     "chain",
     "classifier",
+    "convnext",
     "eval_batches",
     "evaluate",
     "fact",
@@ -72,6 +75,7 @@ __all__ = [
     "snella",
     "ssf",
     "stack_tasks",
+    "swin",
     "vit",
     "vpt",
 ]

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.backbones.convnext import ConvNeXt
+from jaxmodels.backbones.swin import Swin
 from jaxmodels.backbones.vit import ViT
 from jaxmodels.weights import hub
+from jaxmodels.weights.pyramid import load_convnext, load_swin
 from jaxmodels.weights.vit_checkpoint import load_vit, load_vit_head
 
-READERS: dict[type, Callable[..., Any]] = {ViT: load_vit}  # kind of backbone -> reader of its checkpoints
+# Kind of backbone -> reader of its checkpoints.
+READERS: dict[type, Callable[..., Any]] = {ViT: load_vit, Swin: load_swin, ConvNeXt: load_convnext}
 HEAD_READERS: dict[type, Callable[..., Any]] = {ViT: load_vit_head}
 
 

@@ -7,8 +7,13 @@ from jaxmodels.weights.names import Row
 BUFFERS = (r".*relative_position_index", r".*attn_mask", r".*relative_coords_table")  # constants, recomputed here
 
 
-def timm(depths: Sequence[int]) -> tuple[Row, ...]:
-    """The map of a Swin with `depths` blocks per stage, without a head."""
+def timm(depths: Sequence[int], *, late: bool = False) -> tuple[Row, ...]:
+    """The map of a Swin with `depths` blocks per stage, without a head.
+
+    Args:
+        depths: blocks per stage.
+        late: a merging of patches counts to the stage after it, as in timm since 0.8, instead of the one before.
+    """
     rows = [
         Row("patch_embed.proj.weight", ("embed/kernel",), "o i h w -> h w i o"),
         Row("patch_embed.proj.bias", ("embed/bias",)),
@@ -19,8 +24,9 @@ def timm(depths: Sequence[int]) -> tuple[Row, ...]:
             rows += _block(f"layers.{i}.blocks.{j}", f"layer{i}/block{j}")
         if i < len(depths) - 1:
             ours = f"layer{i}/downsample"
-            rows += _norm(f"layers.{i}.downsample.norm", f"{ours}/norm")
-            rows.append(Row(f"layers.{i}.downsample.reduction.weight", (f"{ours}/reduction/kernel",), "o i -> i o"))
+            theirs = f"layers.{i + late}.downsample"
+            rows += _norm(f"{theirs}.norm", f"{ours}/norm")
+            rows.append(Row(f"{theirs}.reduction.weight", (f"{ours}/reduction/kernel",), "o i -> i o"))
     return (*rows, *_norm("norm", "norm"))
 
 
