@@ -52,7 +52,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     tasks = list(dict.fromkeys(task for _, task, _ in newest))
     group_of = {row["task"]: row["group"] for row in rows}
     groups = list(dict.fromkeys(group_of.values()))
-    head = ["method", *groups, "mean of groups", f"mean of {len(tasks)} tasks", "trained", "seconds a task", "file"]
+    head = ["method", *groups, "mean of groups", f"mean of {len(tasks)} tasks", "trained", "file"]
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for name in methods:
         own = [row for (method, _, _), row in newest.items() if method == name]
@@ -64,10 +64,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         each = _over_seeds(own, seeds, tasks)
         cells = [f"{statistics.fmean(values):.1f}" for values in by_group]
         cells += [_pm(means), _pm(each), f"{max(row['trained'] for row in own):,}"]
-        cells += [
-            f"{statistics.fmean(row['seconds'] for row in own):.0f}",
-            show_bytes(max(r["tuner_bytes"] for r in own)),
-        ]
+        cells.append(show_bytes(max(row["tuner_bytes"] for row in own)))
         lines.append(_line([f"`{name}`", *cells]))
     seeds = sorted({row["seed"] for row in newest.values()})
     lines.append(f"\nTop-1 accuracy in %, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; {platform.machine()} CPU.")

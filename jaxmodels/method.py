@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmodels.rules import Rules
+from jaxmodels.rules import Rules, Shardings
 
 Variables = dict[str, Any]  # {'params': ..., 'state': ...}: nested dicts of arrays
 Batch = Mapping[str, Any]  # named arrays with one leading batch axis
@@ -65,6 +65,7 @@ class Method(NamedTuple):
             ones, `grads` holds None where a leaf is frozen.
         before_step: None, or (state, step) -> state | None on the host before a step (NumPy; None = nothing changes);
             for what is cheaper or safer outside the compiled step, such as a new sparsity budget once per epoch.
+        shardings: (path pattern, mesh axis per dimension) over the parameters; what none matches is replicated.
     """
 
     init: Callable[[jax.Array, Batch | None], Variables]
@@ -73,3 +74,4 @@ class Method(NamedTuple):
     groups: Rules
     after_step: Callable[[Any, Any, Any], Any] = keep_state
     before_step: Callable[[Any, int], Any] | None = None
+    shardings: Shardings = ()

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 Rules = tuple[tuple[str, str], ...]
+Shardings = tuple[tuple[str, tuple[str | None, ...]], ...]  # (path pattern, mesh axis of each dimension)
 FROZEN = "frozen"
 
 

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxmodels import ports
 from jaxmodels.ports import Shapes, Writers
+from jaxmodels.rules import Shardings
 
 
 class Backbone(NamedTuple):
@@ -21,6 +22,7 @@ class Backbone(NamedTuple):
         image_size: side of the square input in pixels.
         width: D, the width of the features.
         blocks: paths of the residual blocks, in order; 'PATH/out' is a block's output port, 'tokens' the first input.
+        shardings: (path pattern, mesh axis per dimension) over the parameters; the others are replicated.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Backbone(NamedTuple):
     image_size: int
     width: int
     blocks: tuple[str, ...]
+    shardings: Shardings = ()
 
     def init(self, key: jax.Array) -> Any:
         """Fresh random parameters (timm's initialisation)."""

@@ -110,6 +110,14 @@ def _patches(width: int, side: int, dtype: jnp.dtype | None, name: str) -> nn.Co
     return nn.Conv(width, (side, side), (side, side), padding="VALID", dtype=dtype, kernel_init=trunc_normal, name=name)
 
 
+# The pointwise products of a block as in a transformer's MLP; depthwise convolutions are small.
+SHARDINGS = (
+    (r".*/fc1/kernel", ("fsdp", "model")),
+    (r".*/fc2/kernel", ("model", "fsdp")),
+    (r".*/fc1/bias", ("model",)),
+)
+
+
 class ConvNeXt(nn.Module):
     """The backbone without a head. `drop_path` is the last block's rate; the rates rise linearly from 0."""
 
@@ -181,4 +189,4 @@ def convnext(
     name = f"convnext_{size}" if isinstance(size, str) else f"convnext_{numbers}"
     blocks = tuple(f"stage{i}/block{j}" for i, depth in enumerate(shape.depths) for j in range(depth))
     module = ConvNeXt(shape, drop_path, sample_variance, remat, dtype)
-    return Backbone(name, module, image_size, shape.widths[-1], blocks)
+    return Backbone(name, module, image_size, shape.widths[-1], blocks, SHARDINGS)

@@ -20,7 +20,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from jaxmodels.backbones.backbone import Backbone
-from jaxmodels.nn.transformer import Attend, DropPath, Mlp, trunc_normal
+from jaxmodels.nn.transformer import SHARDINGS, Attend, DropPath, Mlp, trunc_normal
 from jaxmodels.ports import Port
 
 
@@ -233,4 +233,4 @@ def swin(
     name = f"swin_{size}" if isinstance(size, str) else f"swin_{shape.width}x{'.'.join(map(str, shape.depths))}"
     blocks = tuple(f"layer{i}/block{j}" for i, depth in enumerate(shape.depths) for j in range(depth))
     width = shape.width * 2 ** (len(shape.depths) - 1)
-    return Backbone(name, Swin(shape, drop_path, remat, dtype), image_size, width, blocks)
+    return Backbone(name, Swin(shape, drop_path, remat, dtype), image_size, width, blocks, SHARDINGS)

@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxmodels.backbones.backbone import Backbone
-from jaxmodels.nn.transformer import Attention, DropPath, Mlp, trunc_normal
+from jaxmodels.nn.transformer import SHARDINGS, Attention, DropPath, Mlp, trunc_normal
 from jaxmodels.ports import Port
 
 
@@ -144,4 +144,4 @@ def vit(
     pixels = image_size or (32 if size == "mini" else 224)
     module = ViT(shape, drop_path, pre_logits, remat, epsilon, dtype)
     blocks = tuple(f"block{i}" for i in range(shape.depth))
-    return Backbone(name, module, pixels, shape.width, blocks)
+    return Backbone(name, module, pixels, shape.width, blocks, SHARDINGS)

@@ -151,5 +151,13 @@ class DropPath(nn.Module):
         return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
+# Megatron's split of a block: the first product of each branch by columns (heads, hidden units), the second by rows, so
+# that one all-reduce per branch joins them (Shoeybi et al. 2019, arXiv 1909.08053); fsdp takes the other dimension.
+SHARDINGS = (
+    (r".*/(q_proj|k_proj|v_proj|fc1)/kernel", ("fsdp", "model")),
+    (r".*/(attn/proj|fc2)/kernel", ("model", "fsdp")),
+    (r".*/(q_proj|k_proj|v_proj|fc1)/bias", ("model",)),
+)
+
 # timm's default initialisation: standard deviation 0.02 before a cut at +-2 (absolute), so hardly anything is cut.
 trunc_normal = nn.initializers.truncated_normal(stddev=0.02, lower=-100.0, upper=100.0)

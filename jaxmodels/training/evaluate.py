@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.method import Batch, Mean, Method
+from jaxmodels.training.mesh import put_batch
 
 Metric = Callable[[Any, Batch], dict[str, Mean]]
 
@@ -24,7 +25,14 @@ def evaluation_step(method: Method, metric: Metric = top1) -> Callable[[Any, Bat
     return jax.jit(lambda variables, batch: metric(method.predict(variables, batch), batch))
 
 
-def evaluate(method: Method, variables: Any, batches: Iterable[Batch], *, metric: Metric = top1) -> dict[str, float]:
+def evaluate(
+    method: Method,
+    variables: Any,
+    batches: Iterable[Batch],
+    *,
+    metric: Metric = top1,
+    mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, float]:
     """Means of `metric` over all batches.
 
     Args:
@@ -32,6 +40,7 @@ def evaluate(method: Method, variables: Any, batches: Iterable[Batch], *, metric
         variables: its parameters and state.
         batches: any iterable; a padded batch carries 'mask' (B,), 1 where an example counts.
         metric: (outputs, batch) -> name -> `Mean`.
+        mesh: devices over which batches are spread; with several processes each passes its own rows.
 
     Returns:
         name -> mean over all examples that count.
@@ -42,7 +51,7 @@ def evaluate(method: Method, variables: Any, batches: Iterable[Batch], *, metric
     step = evaluation_step(method, metric)
     total: dict[str, Mean] | None = None
     for batch in batches:
-        means = step(variables, batch)
+        means = step(variables, batch if mesh is None else put_batch(batch, mesh))
         total = means if total is None else {name: total[name].merge(mean) for name, mean in means.items()}
     if total is None:
         raise ValueError("evaluate: found no batch")

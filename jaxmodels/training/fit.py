@@ -14,6 +14,7 @@ import optax
 
 from jaxmodels.method import Batch, Mean, Method
 from jaxmodels.training.checkpoint import Checkpoints
+from jaxmodels.training.mesh import placement, put_batch
 from jaxmodels.training.metrics import MetricsWriter
 from jaxmodels.training.state import TrainState, begin, train_step, variables_of
 
@@ -92,7 +93,8 @@ def fit(
         evaluate_every: 0 evaluates after the last step only.
         accumulate: micro-batches per step.
         ema: decay of a moving average of the trained leaves.
-        mesh: devices with an axis 'data' over which batches are spread; None uses the default device.
+        mesh: devices (`make_mesh`): batches are spread over its axes 'data' and 'fsdp', parameters as the method's
+            sharding rules say; None uses the default device.
         on_log: called with each logged row (a progress bar, say).
 
     Returns:
@@ -111,7 +113,8 @@ def fit(
     if variables is None:
         variables = method.init(jax.random.key(seed), batches[0])
     ts, frozen = begin(method, optimizer, variables, seed=seed, ema=ema)
-    ts, frozen = _replicate((ts, frozen), mesh)
+    placed = None if mesh is None else placement(ts, frozen, method.shardings, mesh)
+    ts, frozen = jax.device_put((ts, frozen)) if placed is None else jax.device_put((ts, frozen), placed.trees)
     checkpoints = Checkpoints(workdir) if workdir is not None else None
     writer = None
     try:
@@ -121,11 +124,11 @@ def fit(
         if workdir is not None:
             writer = MetricsWriter(workdir, resumed_at=first if resume else None)
         run = _Run(method, checkpoints, writer, on_log)
-        step = train_step(method, optimizer, accumulate=accumulate, ema=ema)
+        step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=placed)
         with _CtrlC() as ctrl_c:
             for i in range(first, steps):
                 ts = _before_step(method, ts, i)
-                ts, metrics = step(ts, frozen, _spread(batches[i], mesh))
+                ts, metrics = step(ts, frozen, put_batch(batches[i], mesh))
                 run.collect(i + 1, metrics)
                 done = i + 1
                 evaluating = evaluate and (done == steps or (evaluate_every and done % evaluate_every == 0))
@@ -214,13 +217,3 @@ def _before_step(method: Method, ts: TrainState, step: int) -> TrainState:
         return ts
     placed = jax.tree.map(lambda n, old: jax.device_put(jnp.asarray(n, old.dtype), old.sharding), new, ts.state)
     return ts._replace(state=placed)
-
-
-def _replicate(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
-    spec = jax.sharding.PartitionSpec()
-    return jax.device_put(tree) if mesh is None else jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
-
-
-def _spread(batch: Batch, mesh: jax.sharding.Mesh | None) -> Any:
-    spec = jax.sharding.PartitionSpec("data")
-    return jax.device_put(batch) if mesh is None else jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))

@@ -10,6 +10,7 @@ import optax
 
 from jaxmodels.method import Batch, Mean, Method
 from jaxmodels.rules import merge, split
+from jaxmodels.training.mesh import Placement, replicated, rows
 
 
 class TrainState(NamedTuple):
@@ -51,7 +52,12 @@ def begin(
 
 @functools.lru_cache(maxsize=32)  # runs that share method and optimizer (one per task, say) share the compiled step
 def train_step(
-    method: Method, optimizer: optax.GradientTransformation, *, accumulate: int = 1, ema: float | None = None
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    ema: float | None = None,
+    placement: Placement | None = None,
 ) -> StepFunction:
     """The jitted step (TrainState, frozen, batch) -> (TrainState, metrics); the state's buffers are donated.
 
@@ -62,6 +68,7 @@ def train_step(
         optimizer: over the trained leaves.
         accumulate: micro-batches per step; the batch size must be a multiple.
         ema: decay of the moving average of the trained leaves, None for no average.
+        placement: where everything lies on a mesh (`mesh.placement`); None leaves it to the arguments.
     """
 
     def loss_of(trained, frozen, state, batch, key):
@@ -85,7 +92,15 @@ def train_step(
         metrics = {**metrics, "gradient_norm": Mean(optax.tree.norm(grads), jnp.ones(()))}
         return TrainState(ts.step + 1, trained, opt_state, state, average, ts.key), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    if placement is None:
+        return jax.jit(step, donate_argnums=0)
+    state, frozen = placement.trees
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(state, frozen, rows(placement.mesh)),
+        out_shardings=(state, replicated(placement.mesh)),
+    )
 
 
 def accumulated(gradient: Callable, parts: int, ts: TrainState, frozen: Any, batch: Batch, key: jax.Array):

@@ -67,7 +67,8 @@ def classifier(
     def after_step(params, grads, state):
         return tuner.after_step(params["tuner"], grads["tuner"], state)
 
-    return Method(init, loss, predict, groups, after_step, tuner.before_step)
+    shardings = tuple((f"backbone/{pattern}", axes) for pattern, axes in backbone.shardings)
+    return Method(init, loss, predict, groups, after_step, tuner.before_step, shardings)
 
 
 def features(backbone: Backbone, tuner: Tuner, params: Any, state: Any, batch: Any, key: jax.Array | None):
