@@ -31,9 +31,11 @@ from jaxmodels.rules import merge, split
 from jaxmodels.training.memory import reuse_freed_memory, show_bytes
 from jaxmodels.training.state import begin, train_step
 from jaxmodels.tuning.cache import cached_reads
+from jaxmodels.tuning.classifier import needed
 
 CLASSES = 100
 SIX = ("q", "k", "v", "proj", "fc1", "fc2")
+PARTS = ("steps", "within", "peaks", "memory", "epochs")
 PLAIN = {"dropout": 0.0, "drop_path": 0.0, "fuse": True}
 
 PAIRS: dict[str, Callable[[], Any]] = {
@@ -144,6 +146,17 @@ def compare(name: str, size: str, batch_size: int, repeats: int) -> None:
     print(f"{name:12s} ours {mine:7.3f} s   torch {yours:7.3f} s   torch/ours {middle:.2f} ({low:.2f} to {high:.2f})")
 
 
+def within(size: str, batch_size: int, repeats: int) -> None:
+    """Prints the step of SNELL-8 against LoRA-8's on the same six layers of every block, interleaved."""
+    snell, lora = (
+        our_step(tuner, size, batch_size) for tuner in (jm.snell(8, sparsity=0.5, **PLAIN), jm.lora(8, targets=SIX))
+    )
+    snell(), lora()
+    ratios = [seconds(snell) / seconds(lora) for _ in range(repeats)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(f"snell-8 / lora-8, six layers: step {middle:.2f} ({low:.2f} to {high:.2f})")
+
+
 def peak_of(side: str, name: str, size: str, batch_size: int) -> int:
     """Peak resident bytes of a process that runs three steps of one side."""
     command = [sys.executable, "-m", "benchmarks.tuning", "--parts", "peak", "--size", size]
@@ -188,8 +201,9 @@ def compiled_bytes(backbone: Any, tuner: Any, batch_size: int, *, cached: bool) 
     batch: dict[str, Any] = {"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
     if cached:
         ports = backbone.shapes().ports
-        shape = {path: (batch_size, *ports[path][1].shape[1:]) for path in tuner.reads(backbone)}
-        batch["features"] = {path: jax.ShapeDtypeStruct(each, jnp.bfloat16) for path, each in shape.items()}
+        reads = jax.eval_shape(lambda x: needed(backbone, tuner, x), {p: ports[p][1] for p in tuner.reads(backbone)})
+        shapes = {path: (batch_size, *each.shape[1:]) for path, each in reads.items()}
+        batch["features"] = {path: jax.ShapeDtypeStruct(each, jnp.bfloat16) for path, each in shapes.items()}
     else:
         batch["image"] = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
     analysis = train_step(method, optimizer).lower(ts, frozen, batch).compile().memory_analysis()
@@ -226,10 +240,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--images", type=int, default=256, help="images of an epoch")
     parser.add_argument("--methods", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--parts", nargs="+", choices=("steps", "peaks", "memory", "epochs", "peak"), default=None)
+    parser.add_argument(
+        "--parts", nargs="+", choices=("steps", "within", "peaks", "memory", "epochs", "peak"), default=None
+    )
     parser.add_argument("--side", choices=("ours", "torch"), default="ours", help=argparse.SUPPRESS)
     a = parser.parse_args()
-    parts = a.parts or ["steps", "peaks", "memory", "epochs"]
+    parts = list(a.parts)
     if parts == ["peak"]:
         make = our_step if a.side == "ours" else torch_step
         run = make(PAIRS[a.methods[0]]() if a.side == "ours" else a.methods[0], a.size, a.batch_size)
@@ -243,6 +259,8 @@ def main() -> None:
     if "steps" in parts:
         for name in a.methods:
             compare(name, a.size, a.batch_size, a.repeats)
+    if "within" in parts:
+        within(a.size, a.batch_size, a.repeats)
     if "peaks" in parts:
         for name in a.methods:
             ours, theirs = (peak_of(side, name, a.size, a.batch_size) for side in ("ours", "torch"))

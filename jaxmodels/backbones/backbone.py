@@ -23,6 +23,7 @@ class Backbone(NamedTuple):
         width: D, the width of the features.
         blocks: paths of the residual blocks, in order; 'PATH/out' is a block's output port, 'tokens' the first input.
         shardings: (path pattern, mesh axis per dimension) over the parameters; the others are replicated.
+        pooled_tokens: how many leading tokens of the last block `tail` uses; None for all.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Backbone(NamedTuple):
     width: int
     blocks: tuple[str, ...]
     shardings: Shardings = ()
+    pooled_tokens: int | None = None
 
     def init(self, key: jax.Array) -> Any:
         """Fresh random parameters (timm's initialisation)."""

@@ -144,4 +144,4 @@ def vit(
     pixels = image_size or (32 if size == "mini" else 224)
     module = ViT(shape, drop_path, pre_logits, remat, epsilon, dtype)
     blocks = tuple(f"block{i}" for i in range(shape.depth))
-    return Backbone(name, module, pixels, shape.width, blocks, SHARDINGS)
+    return Backbone(name, module, pixels, shape.width, blocks, SHARDINGS, pooled_tokens=1)

@@ -1,8 +1,9 @@
 """Cached features: what a bypass reads of un-augmented images is computed once, and then trained on as data.
 
 Nothing upstream of a bypass changes while it trains (Jiang et al. 2023, arXiv 2310.19859), so the backbone needs one
-pass over the images in all: a thousand images of ViT-B/16 are 13 * 197 * 768 bfloat16 numbers each, 3.9 GB, after which
-an epoch costs almost nothing. The cache is a random-access sequence like any other source of examples.
+pass over the images in all. Of a ViT only the class token's path reaches the features: 13 * 768 bfloat16 numbers per
+image of ViT-B/16, 20 kB; with a gate, a mean over tokens, it is all 197 tokens and 3.9 MB. The cache is a random-access
+sequence like any other source of examples.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.tuning.classifier import needed
 from jaxmodels.tuning.tuner import Context, Tuner
 from jaxmodels.tuning.tuner_file import backbone_hash
 
@@ -94,7 +96,7 @@ def cached_reads(
     _check_frozen(backbone, tuner, params)
     if where == "memory":
         features = _allocate(backbone, tuner, len(examples), dtype, None)
-        fields = _fill(features, backbone, params, examples, dtype, batch_size)
+        fields = _fill(features, backbone, tuner, params, examples, dtype, batch_size)
         return CachedReads(_typed(features, dtype), fields, None)
     folder = Path(where)
     header = header_of(backbone, tuner, params, examples, dtype)
@@ -103,7 +105,7 @@ def cached_reads(
         return open_cache(folder)
     with _written_whole(folder) as partial:
         features = _allocate(backbone, tuner, len(examples), dtype, partial)
-        fields = _fill(features, backbone, params, examples, dtype, batch_size)
+        fields = _fill(features, backbone, tuner, params, examples, dtype, batch_size)
         for array in features.values():
             if isinstance(array, np.memmap):
                 array.flush()
@@ -148,6 +150,7 @@ def header_of(backbone: Backbone, tuner: Tuner, params: Any, examples: Any, dtyp
         "image_size": backbone.image_size,
         "backbone_hash": backbone_hash(params),
         "ports": list(tuner.reads(backbone)),
+        "tokens": backbone.pooled_tokens if tuner.tokenwise else None,
         "dtype": dtype,
         "number": len(examples),
         "examples_hash": _sample_hash(examples),
@@ -195,24 +198,34 @@ def _header(folder: Path) -> dict[str, Any]:
 def _allocate(backbone: Backbone, tuner: Tuner, number: int, dtype: str, folder: Path | None) -> dict[str, np.ndarray]:
     ports, stored = backbone.shapes().ports, DTYPES[dtype][1]
 
+    whole = {path: ports[path][1] for path in tuner.reads(backbone)}
+    shapes = jax.eval_shape(lambda reads: needed(backbone, tuner, reads), whole)
+
     def empty(path: str) -> np.ndarray:
-        shape = (number, *ports[path][1].shape[1:])
+        shape = (number, *shapes[path].shape[1:])
         if folder is None:
             return np.empty(shape, stored)
         return np.lib.format.open_memmap(_file(folder, path), mode="w+", dtype=stored, shape=shape)
 
-    return {path: empty(path) for path in tuner.reads(backbone)}
+    return {path: empty(path) for path in whole}
 
 
 def _fill(
-    features: Mapping[str, np.ndarray], backbone: Backbone, params: Any, examples: Any, dtype: str, batch_size: int
+    features: Mapping[str, np.ndarray],
+    backbone: Backbone,
+    tuner: Tuner,
+    params: Any,
+    examples: Any,
+    dtype: str,
+    batch_size: int,
 ) -> dict[str, np.ndarray]:
     """Fills the arrays batch by batch; returns the examples' other fields."""
     paths = tuple(features)
 
     @jax.jit
     def read(params, images):
-        return jax.tree.map(lambda x: x.astype(DTYPES[dtype][0]), backbone.read(params, images, paths))
+        reads = needed(backbone, tuner, backbone.read(params, images, paths))
+        return jax.tree.map(lambda x: x.astype(DTYPES[dtype][0]), reads)
 
     others: dict[str, list[Any]] = {}
     for start in range(0, len(examples), batch_size):

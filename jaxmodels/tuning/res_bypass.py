@@ -78,7 +78,8 @@ def res_tuning_bypass(
         "weight": weight,
         "zero_init_last": zero_init_last,
     }
-    return Tuner(config, init, reads=reads, bypass=bypass)
+    # A gate is a mean over all tokens; everything else in the chain treats each token alone.
+    return Tuner(config, init, reads=reads, bypass=bypass, tokenwise=weight != "gate")
 
 
 def reads(backbone: Backbone) -> tuple[str, ...]:

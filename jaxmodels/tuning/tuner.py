@@ -48,6 +48,7 @@ class Tuner(NamedTuple):
         init_state: backbone -> state.
         after_step: (params, grads, state) -> state, traced after each optimizer step.
         before_step: None, or (state, step) -> state | None on the host.
+        tokenwise: whether the bypass computes every token from the same token of its reads alone.
     """
 
     config: dict[str, Any]
@@ -60,6 +61,7 @@ class Tuner(NamedTuple):
     init_state: Callable[[Backbone], Any] = lambda backbone: {}
     after_step: Callable[[Any, Any, Any], Any] = lambda params, grads, state: state
     before_step: Callable[[Any, int], Any] | None = None
+    tokenwise: bool = False
 
 
 def chain(*tuners: Tuner) -> Tuner:
@@ -120,6 +122,7 @@ def chain(*tuners: Tuner) -> Tuner:
         init_state=lambda backbone: {name: part.init_state(backbone) for name, part in parts.items()},
         after_step=after_step,
         before_step=before_step if any(part.before_step for part in tuners) else None,
+        tokenwise=any(tuner.tokenwise for tuner in bypasses),
     )
 
 

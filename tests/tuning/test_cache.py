@@ -10,7 +10,7 @@ import pytest
 
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.tuning.cache import HEADER, cached_reads, open_cache
-from jaxmodels.tuning.classifier import classifier
+from jaxmodels.tuning.classifier import classifier, features
 from jaxmodels.tuning.lora import lora
 from jaxmodels.tuning.plain import linear
 from jaxmodels.tuning.res_bypass import res_tuning_bypass
@@ -18,7 +18,8 @@ from jaxmodels.tuning.tuner import chain
 from tests.tiny_vit import BACKBONE
 from tests.tuning.tiny import KEY, backbone_params, random_params
 
-TUNER = res_tuning_bypass(3)
+TUNER = res_tuning_bypass(3)  # of a ViT it only needs the class token
+GATED = res_tuning_bypass(3, weight="gate")  # a mean over all tokens
 
 
 class Examples:
@@ -41,12 +42,27 @@ def frozen():
     return backbone_params()
 
 
+@pytest.mark.parametrize(("tuner", "tokens"), [(TUNER, 1), (GATED, 5), (chain(GATED), 5), (chain(TUNER), 1)])
+def test_only_tokens_that_reach_the_features_are_kept(frozen, tuner, tokens):
+    cache = cached_reads(BACKBONE, tuner, frozen, Examples())
+    assert {x.shape for x in cache[:]["features"].values()} == {(5, tokens, BACKBONE.width)}
+
+
+def test_the_other_tokens_never_reach_the_features(frozen):
+    everywhere = BACKBONE._replace(pooled_tokens=None)
+    params = {"backbone": frozen, "tuner": random_params(TUNER)}
+    batch = {"image": Examples().images}
+    narrow, wide = (features(b, TUNER, params, {}, batch, None) for b in (BACKBONE, everywhere))
+    np.testing.assert_allclose(narrow, wide, atol=1e-6)
+
+
+@pytest.mark.parametrize("tuner", [TUNER, GATED])
 @pytest.mark.parametrize("where", ["memory", "folder"])
-def test_training_on_cached_features_is_training_on_images(frozen, tmp_path, where):
+def test_training_on_cached_features_is_training_on_images(frozen, tmp_path, where, tuner):
     examples, place = Examples(), "memory" if where == "memory" else tmp_path / "cache"
-    cache = cached_reads(BACKBONE, TUNER, frozen, examples, dtype="float32", where=place, batch_size=2)
-    method = classifier(BACKBONE, TUNER, num_classes=3)
-    params = {"tuner": random_params(TUNER), "head": {"kernel": jnp.ones((BACKBONE.width, 3)), "bias": jnp.zeros(3)}}
+    cache = cached_reads(BACKBONE, tuner, frozen, examples, dtype="float32", where=place, batch_size=2)
+    method = classifier(BACKBONE, tuner, num_classes=3)
+    params = {"tuner": random_params(tuner), "head": {"kernel": jnp.ones((BACKBONE.width, 3)), "bias": jnp.zeros(3)}}
 
     @jax.jit
     def step(params, batch):
@@ -72,7 +88,7 @@ def test_features_and_slices(frozen):
     cache = cached_reads(BACKBONE, TUNER, frozen, examples, dtype="float32", batch_size=3)
     expected = BACKBONE.read(frozen, jnp.asarray(examples.images), TUNER.reads(BACKBONE))
     for path, array in cache[:]["features"].items():
-        np.testing.assert_allclose(array, expected[path], atol=1e-5)
+        np.testing.assert_allclose(array, expected[path][:, :1], atol=1e-5)
     np.testing.assert_array_equal(cache[np.array([4, 0])]["label"], [1, 0])
     with pytest.raises(IndexError):
         cache[5]
@@ -82,7 +98,7 @@ def test_features_and_slices(frozen):
 def test_bfloat16_survives_its_storage(frozen, tmp_path, where):
     examples, place = Examples(), "memory" if where == "memory" else tmp_path / "cache"
     cache = cached_reads(BACKBONE, TUNER, frozen, examples, where=place)
-    expected = BACKBONE.read(frozen, jnp.asarray(examples.images), ("block1/out",))["block1/out"]
+    expected = BACKBONE.read(frozen, jnp.asarray(examples.images), ("block1/out",))["block1/out"][:, :1]
     found = cache[:]["features"]["block1/out"]
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(np.float32), expected, rtol=2**-8)
@@ -125,7 +141,7 @@ def test_stale_folders_are_refused_then_replaced(frozen, tmp_path):
         with pytest.raises(ValueError, match=f"stale cache, {key} is"):
             cached_reads(BACKBONE, *arguments, where=folder, **options)
     new = cached_reads(BACKBONE, TUNER, other, Examples(), where=folder, recompute=True)
-    expected = BACKBONE.read(other, jnp.asarray(Examples().images), ("block1/out",))["block1/out"]
+    expected = BACKBONE.read(other, jnp.asarray(Examples().images), ("block1/out",))["block1/out"][:, :1]
     np.testing.assert_allclose(new[:]["features"]["block1/out"].astype(np.float32), expected, rtol=2**-8)
 
 
