@@ -167,7 +167,7 @@ TWO = """
             time.sleep(0.01 + 0.005 * process)  # one runs ahead of the other
             publish(step)
             if process == 1 and step == 10:
-                os.kill(os.getpid(), signal.{name})
+                os.kill(os.getpid(), signal.SIGINT)
             if stop.agreed(step):
                 break
     client = jax._src.distributed.global_state.client
@@ -177,13 +177,16 @@ TWO = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_stop_after_the_same_step():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    code = textwrap.dedent(TWO.format(root=str(ROOT), port=port, name="SIGINT"))
+    code = textwrap.dedent(TWO.format(root=str(ROOT), port=port))
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(i)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(i)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for i in range(2)
     ]
     try:
