@@ -77,9 +77,7 @@ def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
         raise ValueError(f"chips: found '{name}', expected {chip.axes} sizes as in '{example}'")
     shape = tuple(int(part) for part in parts)
     if any(side % host for side, host in zip(shape, _host(shape), strict=True)):
-        raise ValueError(
-            f"chips: found '{name}', expected even sizes (or 1) on the first two axes"
-        )
+        raise ValueError(f"chips: found '{name}', expected even sizes (or 1) on the first two axes")
     return chip, shape
 
 
