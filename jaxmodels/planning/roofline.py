@@ -12,8 +12,8 @@ Ring algorithms over g devices send, of the B bytes that `collectives` counts:
     all-to-all               (g-1)/g B
     permute, broadcast               B
 
-All three are lower bounds: rates are peaks, everything overlaps, and all links of a chip are busy (a ring along one side
-of a slice uses one axis of links only).
+All three are lower bounds: rates are peaks, everything overlaps, and all links of a chip are busy (a ring along one
+side of a slice uses one axis of links only).
 """
 
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ def moved(collective: Collective) -> float:
     return (2 if kind == "all-reduce" else 1) * (group - 1) / group * size
 
 
-def roofline(flops: float, accessed: float, collectives: Iterable[Collective], chip: Chip) -> Roofline:
+def roofline(flops: float | int, accessed: float | int, collectives: Iterable[Collective], chip: Chip) -> Roofline:
     """The roofline of a program of one device.
 
     Args:
