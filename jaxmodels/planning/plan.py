@@ -2,10 +2,12 @@
 
 The program is the real one: it is lowered and compiled by the TPU compiler for the slice's devices, from shapes alone.
 What the compiler cannot know it does not count: the body of a loop (`lax.scan`) counts once in operations, bytes and
-collectives, and custom kernels count as nothing.
+collectives, and custom kernels count as nothing. Where a step does not fit the compiler says what it would have needed
+and stops, so what it computes and sends is not known.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels import rules
-from jaxmodels.planning.chips import parse, topology
+from jaxmodels.planning.chips import Chip, parse, topology
 from jaxmodels.planning.collectives import Collective, collectives
 from jaxmodels.planning.roofline import Roofline, roofline
 from jaxmodels.training.memory import show_bytes
@@ -38,8 +40,8 @@ class Plan(NamedTuple):
         memory: bytes there are.
         spare: memory - needed, negative where the step does not fit.
         fits: whether it does.
-        advice: the axis of the mesh to enlarge where it does not, else None.
-        flops: operations.
+        advice: the axis of the mesh to enlarge where it does not, else None; see `advice`.
+        flops: operations; this and the next three are None where the step does not fit.
         accessed: bytes read from and written to memory.
         collectives: what is sent.
         roofline: seconds at best.
@@ -60,18 +62,19 @@ class Plan(NamedTuple):
     spare: int
     fits: bool
     advice: str | None
-    flops: float
-    accessed: float
-    collectives: tuple[Collective, ...]
-    roofline: Roofline
+    flops: float | None
+    accessed: float | None
+    collectives: tuple[Collective, ...] | None
+    roofline: Roofline | None
     trained: int | None
     frozen: int | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """The plan as dicts, lists, numbers and strings."""
-        sent = [each._asdict() for each in self.collectives]
-        return {**self._asdict(), "collectives": sent, "roofline": self.roofline._asdict()}
+        sent = None if self.collectives is None else [each._asdict() for each in self.collectives]
+        times = None if self.roofline is None else self.roofline._asdict()
+        return {**self._asdict(), "collectives": sent, "roofline": times}
 
 
 def plan(
@@ -115,35 +118,60 @@ def plan(
     arguments = jax.tree.map(lambda leaf: _placed(leaf, mesh), arguments)
     started = time.perf_counter()
     lowered = step if isinstance(step, jax.stages.Lowered) else step.lower(*arguments)
-    compiled = lowered.compile(compiler_options={"xla_tpu_no_crash_on_oom": "true"})  # what is too large is planned too
+    sizes, costs = _compiled(lowered, arguments, chip, mesh.size)
     seconds = time.perf_counter() - started
-    sizes, costs = compiled.memory_analysis(), compiled.cost_analysis()
-    flops, accessed = float(costs.get("flops", 0.0)), float(costs.get("bytes accessed", 0.0))
-    sent = collectives(compiled.as_text(), devices=mesh.size)
-    outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    needed = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + outputs + sizes.generated_code_size_in_bytes
+    needed = sum(sizes.values())
     memory = chip.memory // chip.devices
+    fits = needed <= memory and costs["flops"] is not None
     return Plan(
         chips=chips,
         devices=mesh.size,
         mesh=dict(mesh.shape),
-        arguments=sizes.argument_size_in_bytes,
-        temporaries=sizes.temp_size_in_bytes,
-        outputs=outputs,
-        program=sizes.generated_code_size_in_bytes,
+        **sizes,
         needed=needed,
         memory=memory,
         spare=memory - needed,
-        fits=needed <= memory,
-        advice=None if needed <= memory else advice(arguments, sizes.temp_size_in_bytes, memory),
-        flops=flops,
-        accessed=accessed,
-        collectives=sent,
-        roofline=roofline(flops, accessed, sent, chip),
+        fits=fits,
+        advice=None if fits else advice(arguments, sizes["temporaries"], memory),
+        **costs,
         trained=None if trained is None else rules.count(trained),
         frozen=None if frozen is None else rules.count(frozen),
         seconds=seconds,
     )
+
+
+def _compiled(lowered: Any, arguments: Any, chip: Chip, devices: int) -> tuple[dict[str, int], dict[str, Any]]:
+    """The compiler's account of one device: bytes it needs, then what it computes and sends."""
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = exhausted(str(error))
+        if needed is None:
+            raise
+        held = sum(_bytes(leaf) for leaf in jax.tree.leaves(arguments))
+        sizes = {"arguments": held, "temporaries": max(needed - held, 0), "outputs": 0, "program": 0}
+        return sizes, dict.fromkeys(("flops", "accessed", "collectives", "roofline"))
+    found, costs = compiled.memory_analysis(), compiled.cost_analysis()
+    flops, accessed = float(costs.get("flops", 0.0)), float(costs.get("bytes accessed", 0.0))
+    sent = collectives(compiled.as_text(), devices=devices)
+    sizes = {
+        "arguments": found.argument_size_in_bytes,
+        "temporaries": found.temp_size_in_bytes,
+        "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
+        "program": found.generated_code_size_in_bytes,
+    }
+    times = roofline(flops, accessed, sent, chip)
+    return sizes, {"flops": flops, "accessed": accessed, "collectives": sent, "roofline": times}
+
+
+def exhausted(message: str) -> int | None:
+    """Bytes that a program would have needed, arguments included, from the compiler's error; None for another error.
+
+    >>> exhausted('Ran out of memory on HBM, the total memory required ... (1.50G) exceeds available HBM (1.00G).')
+    1610612736
+    """
+    found = re.search(r"Ran out of memory.*?(?:\(|Used )([\d.]+)([KMGT]?)(?:\) exceeds| of )", message, re.DOTALL)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else None
 
 
 def slice_mesh(chips: str, mesh_shape: Mapping[str, int] | None = None) -> Mesh:
@@ -217,8 +245,10 @@ def show(plan: Plan) -> list[str]:
     lines.append(f"{verdict}, {show_bytes(abs(plan.spare))} {'to spare' if plan.fits else 'too much'}")
     if plan.advice:
         lines.append(f"enlarge '{plan.advice}': {_REASONS[plan.advice]}")
-    lines.append(f"computes  {plan.flops / 1e12:.3g} TFLOP, moves {show_bytes(plan.accessed)} to and from memory")
-    for sent in plan.collectives:
+    if plan.flops is None or plan.roofline is None:
+        return [*lines, "what it computes and sends is not known: the compiler stopped"]
+    lines.append(f"computes  {plan.flops / 1e12:.3g} TFLOP, moves {show_bytes(plan.accessed or 0)} to and from memory")
+    for sent in plan.collectives or ():
         lines.append(f"sends  {sent.count} x {sent.kind} among {sent.group}: {show_bytes(sent.bytes)}")
     times = ", ".join(f"{name} {_milliseconds(getattr(plan.roofline, name))}" for name in _TIMES)
     lines.append(f"at best {_milliseconds(plan.roofline.seconds)} a step, bound by {plan.roofline.bound} ({times})")

@@ -12,7 +12,7 @@ import jaxmodels as jm
 from jaxmodels import rules
 from jaxmodels.planning.chips import CHIPS
 from jaxmodels.planning.collectives import Collective
-from jaxmodels.planning.plan import Plan, advice, on_mesh, plan, show, slice_mesh
+from jaxmodels.planning.plan import Plan, advice, exhausted, on_mesh, plan, show, slice_mesh
 from jaxmodels.planning.roofline import roofline
 from jaxmodels.training.state import begin, train_step
 from tests.tiny_vit import SIZE
@@ -119,18 +119,29 @@ def test_the_real_train_step_of_a_tuner(backbone):
 
 
 @needs_libtpu
-def test_what_does_not_fit_is_planned_with_advice():
+@pytest.mark.parametrize(
+    ("copies", "rows", "axis", "needed"),
+    [(9, 8, "fsdp", 18.0), (1, 2**14, "data", 2 + 2 * 16)],  # the batch takes 16 GiB, and so does its product
+)
+def test_what_does_not_fit_is_planned_with_advice(copies, rows, axis, needed):
     def too_large(mesh):
-        return (on_mesh([jax.ShapeDtypeStruct((2**15, 2**14), jnp.float32)] * 9, mesh),)
+        kept = [jax.ShapeDtypeStruct((2**15, 2**14), jnp.float32)] * copies
+        return on_mesh(kept, mesh), on_mesh(jax.ShapeDtypeStruct((rows, 2**18), jnp.float32), mesh, SPREAD)
 
-    found = plan(jax.jit(lambda x: [leaf * 2 for leaf in x], donate_argnums=0), too_large, chips="v5e:1x1")
-    assert found.arguments == 9 * 2**31 and not found.fits
-    assert found.spare == found.memory - found.needed < -2 * 2**30
-    lines = show(found)
-    assert [line for line in lines if line.startswith("enlarge")] == [
-        "enlarge 'fsdp': parameters and optimizer state are most of it, and this axis shards them"
-    ]
-    assert any(line.startswith("does not fit: 18.0 GiB of 15.8 GiB, 2.3 GiB too much") for line in lines)
+    twice = jax.jit(lambda kept, x: ([2 * leaf for leaf in kept], 2 * x), donate_argnums=0)
+    found = plan(twice, too_large, chips="v5e:1x1")
+    assert not found.fits and found.roofline is None
+    assert found.arguments == copies * 2**31 + 4 * rows * 2**18
+    assert found.spare == found.memory - found.needed < 0
+    assert found.needed == pytest.approx(needed * 2**30, rel=0.02)
+    assert found.advice == axis
+
+
+def test_only_running_out_of_memory_means_that_it_does_not_fit():
+    long = "Ran out of memory in memory space hbm. Used 20.00G of 15.75G hbm. Exceeded hbm capacity by 4.25G."
+    assert exhausted(f"RESOURCE_EXHAUSTED: {long}") == 20 * 2**30
+    assert exhausted("... Ran out of memory on HBM, the total ... (1.00T) exceeds available HBM (94.75G).") == 2**40
+    assert exhausted("INVALID_ARGUMENT: Invalid TPU program.") is None
 
 
 @needs_libtpu
@@ -213,6 +224,14 @@ def test_show_names_the_axis_to_enlarge(axis):
     assert "does not fit: 3.0 GiB of 15.0 GiB, 1.0 GiB too much" in lines
     assert [line for line in lines if line.startswith(f"enlarge '{axis}': ")]
     assert not [line for line in lines if line.startswith("parameters")]
+
+
+def test_what_did_not_compile_shows_and_goes_through_json():
+    unknown = dict.fromkeys(("flops", "accessed", "collectives", "roofline"))
+    found = example(fits=False, spare=-(2**30), advice="data", **unknown)
+    assert show(found)[-1] == "what it computes and sends is not known: the compiler stopped"
+    back = json.loads(json.dumps(found.to_json()))
+    assert [back[name] for name in unknown] == [None] * 4
 
 
 def test_to_json_goes_through_json():
