@@ -32,13 +32,13 @@ class Collective(NamedTuple):
     Attributes:
         kind: one of `KINDS`.
         group: devices that take part together.
-        count: how many there are.
+        number: how many there are.
         bytes: of one device, over all of them; see the module for what is counted.
     """
 
     kind: str
     group: int
-    count: int
+    number: int
     bytes: int
 
 
@@ -50,7 +50,7 @@ def collectives(hlo: str, *, devices: int) -> tuple[Collective, ...]:
         devices: that the program runs on; the group of a collective that names none.
 
     >>> collectives('%s = f32[8,4]{1,0} all-reduce(%x), replica_groups={{0,1},{2,3}}', devices=4)
-    (Collective(kind='all-reduce', group=2, count=1, bytes=128),)
+    (Collective(kind='all-reduce', group=2, number=1, bytes=128),)
     """
     totals: dict[tuple[str, int], tuple[int, int]] = {}
     for kind, group, size in _found(hlo, devices):
@@ -73,7 +73,7 @@ def _found(hlo: str, devices: int) -> Iterator[tuple[str, int, int]]:
     seen: set[tuple[str, str]] = set()
     for line in hlo.splitlines():
         if header := _COMPUTATION.match(line):
-            computation, definitions = header[1], {}
+            computation = header[1]
         if not (instruction := _INSTRUCTION.match(line)):
             continue
         name, definition = instruction.groups()

@@ -2,7 +2,7 @@
 
 The program is the real one: it is lowered and compiled by the TPU compiler for the slice's devices, from shapes alone.
 What the compiler cannot know it does not count: the body of a loop (`lax.scan`) counts once in operations, bytes and
-collectives, and custom kernels count as nothing. Where a step does not fit the compiler says what it would have needed
+collectives, and custom kernels count as nothing. Where a step is too large the compiler says what it would have needed
 and stops, so what it computes and sends is not known.
 """
 
@@ -39,9 +39,10 @@ class Plan(NamedTuple):
         needed: all four.
         memory: bytes there are.
         spare: memory - needed, negative where the step does not fit.
-        fits: whether it does.
+        fits: whether it does. The sum is what is needed at worst: within a percent of the memory the compiler may find
+            a layout that reuses more.
         advice: the axis of the mesh to enlarge where it does not, else None; see `advice`.
-        flops: operations; this and the next three are None where the step does not fit.
+        flops: operations; this and the next three are None where the compiler ran out of memory.
         accessed: bytes read from and written to memory.
         collectives: what is sent.
         roofline: seconds at best.
@@ -140,7 +141,7 @@ def plan(
     )
 
 
-def _compiled(lowered: Any, arguments: Any, chip: Chip, devices: int) -> tuple[dict[str, int], dict[str, Any]]:
+def _compiled(lowered: Any, arguments: Any, chip: Chip, devices: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The compiler's account of one device: bytes it needs, then what it computes and sends."""
     try:
         compiled = lowered.compile()
@@ -149,7 +150,7 @@ def _compiled(lowered: Any, arguments: Any, chip: Chip, devices: int) -> tuple[d
         if needed is None:
             raise
         held = sum(_bytes(leaf) for leaf in jax.tree.leaves(arguments))
-        sizes = {"arguments": held, "temporaries": max(needed - held, 0), "outputs": 0, "program": 0}
+        sizes: dict[str, Any] = {"arguments": held, "temporaries": max(needed - held, 0), "outputs": 0, "program": 0}
         return sizes, dict.fromkeys(("flops", "accessed", "collectives", "roofline"))
     found, costs = compiled.memory_analysis(), compiled.cost_analysis()
     flops, accessed = float(costs.get("flops", 0.0)), float(costs.get("bytes accessed", 0.0))
@@ -246,10 +247,10 @@ def show(plan: Plan) -> list[str]:
     if plan.advice:
         lines.append(f"enlarge '{plan.advice}': {_REASONS[plan.advice]}")
     if plan.flops is None or plan.roofline is None:
-        return [*lines, "what it computes and sends is not known: the compiler stopped"]
+        return [*lines, "what it computes and sends is not known: the compiler ran out of memory"]
     lines.append(f"computes  {plan.flops / 1e12:.3g} TFLOP, moves {show_bytes(plan.accessed or 0)} to and from memory")
     for sent in plan.collectives or ():
-        lines.append(f"sends  {sent.count} x {sent.kind} among {sent.group}: {show_bytes(sent.bytes)}")
+        lines.append(f"sends  {sent.number} x {sent.kind} among {sent.group}: {show_bytes(sent.bytes)}")
     times = ", ".join(f"{name} {_milliseconds(getattr(plan.roofline, name))}" for name in _TIMES)
     lines.append(f"at best {_milliseconds(plan.roofline.seconds)} a step, bound by {plan.roofline.bound} ({times})")
     return lines
@@ -270,7 +271,7 @@ def _placed(leaf: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
 
 def _mesh_of(arguments: Any, chips: str, mesh_shape: Mapping[str, int] | None) -> Mesh:
     shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(arguments))
-    meshes = {sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)}
+    meshes = {each.mesh for each in shardings if isinstance(each, NamedSharding) and isinstance(each.mesh, Mesh)}
     if not meshes:
         return slice_mesh(chips, mesh_shape)
     mesh = meshes.pop()

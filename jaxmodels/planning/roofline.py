@@ -44,7 +44,7 @@ class Roofline(NamedTuple):
 def moved(collective: Collective) -> float:
     """Bytes one device sends for the collectives of one kind.
 
-    >>> moved(Collective('all-reduce', group=4, count=1, bytes=1000))
+    >>> moved(Collective('all-reduce', group=4, number=1, bytes=1000))
     1500.0
     """
     kind, group, _, size = collective
