@@ -37,13 +37,13 @@ METHODS: dict[str, Choice] = {
         jm.res_tuning_bypass, {}, HIDDEN | {"merge": "merge"}, 5e-3, "Res-Tuning-Bypass, on cached features"
     ),
     "snell": Choice(
-        jm.snell, {"rank": 8, "sparsity": 0.5}, RANK | {"sparsity": "sparsity"}, 2e-3, "SNELL: sparse, kernelised"
+        jm.snell, {"rank": 8, "sparsity": 0.5}, RANK | {"sparsity": "sparsity"}, 1.5e-2, "SNELL: sparse, kernelised"
     ),
     "snella": Choice(
         jm.snella,
         {"rank": 8, "sparsity": 0.5},
         RANK | {"sparsity": "sparsity"},
-        2e-3,
+        1.5e-2,
         "SNELLA: SNELL with Mix-K kernels and a budget that moves between layers",
     ),
     "lora": Choice(jm.lora, {"rank": 8}, RANK | {"targets": "targets"}, 5e-3, "LoRA on q, k, v"),
@@ -58,7 +58,7 @@ METHODS: dict[str, Choice] = {
     "bitfit": Choice(jm.bitfit, {}, {}, 5e-3, "biases only"),
     "partial": Choice(jm.partial, {"blocks": 1}, {"length": "blocks"}, 1e-3, "the last blocks and the final norm"),
     "linear": Choice(jm.linear, {}, {}, 1e-2, "linear probe"),
-    "mlp": Choice(jm.linear, {}, {}, 1e-3, "three-layer head on the frozen feature", jm.mlp_head),
+    "mlp": Choice(jm.linear, {}, {}, 2e-2, "three-layer head on the frozen feature", jm.mlp_head),
     "full": Choice(jm.full, {}, {}, 1e-3, "every parameter"),
 }
 
