@@ -1,6 +1,7 @@
 """What every experiment's command line shares: flags from a dataclass, one-line errors, Ctrl-C that can resume."""
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -12,7 +13,7 @@ from jaxmodels.training.memory import reuse_freed_memory
 
 Config = TypeVar("Config")
 
-WRONG_INPUT, NOT_FINITE, INTERRUPTED = 2, 1, 130  # exit statuses
+WRONG_INPUT, NOT_FINITE, SIGNALLED = 2, 1, 128  # exit statuses; a signal's number is added to the last
 
 
 def parse(config: type[Config], description: str, argv: Sequence[str] | None = None) -> Config:
@@ -24,7 +25,7 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     """Runs an experiment's main function and exits as people expect.
 
     Wrong input is one line on standard error and status 2; a loss that is no number is status 1; Ctrl-C says how to go
-    on and is status 130.
+    on and is status 130, SIGTERM (a preemption notice) likewise 143.
     """
     argv = sys.argv[1:]
     reuse_freed_memory()
@@ -34,10 +35,10 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
         _say(f"Interrupted after step {stop.step}.")
         if stop.saved:
             _say(f"Resume with: python -m {module} {shlex.join([a for a in argv if a != '--resume'])} --resume")
-        sys.exit(INTERRUPTED)
+        sys.exit(SIGNALLED + stop.number)
     except KeyboardInterrupt:
         _say("Interrupted. Finished tasks are kept; --resume goes on after them.")
-        sys.exit(INTERRUPTED)
+        sys.exit(SIGNALLED + signal.SIGINT)
     except NonFinite as error:
         _say(f"Error: {error}")
         sys.exit(NOT_FINITE)

@@ -1,11 +1,11 @@
 """fit: one trainer for every method. It knows batches, steps, checkpoints and metrics, and no method by name."""
 
+import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,13 @@ import optax
 
 from jaxmodels.method import Batch, Mean, Method
 from jaxmodels.training.checkpoint import Checkpoints
+from jaxmodels.training.goodput import Clock
 from jaxmodels.training.mesh import placement, put_batch
-from jaxmodels.training.metrics import MetricsWriter
+from jaxmodels.training.metrics import MetricsWriter, write_text
+from jaxmodels.training.preemption import Preemption
 from jaxmodels.training.state import TrainState, begin, train_step, variables_of
+
+GOODPUT = "goodput.json"  # in the workdir: where the time of all restarts went
 
 
 @runtime_checkable
@@ -36,6 +40,7 @@ class Fit(NamedTuple):
         history: one dict per logged step: step, loss, ..., and evaluation metrics where one was due.
         seconds: wall time of this call, compilation included.
         step: the last step.
+        clock: where the time went, over restarts too.
     """
 
     variables: Any
@@ -43,14 +48,15 @@ class Fit(NamedTuple):
     history: list[dict[str, float]]
     seconds: float
     step: int
+    clock: Clock
 
 
 class Interrupted(Exception):
-    """Ctrl-C: the run stopped after `step` and saved, if it has a workdir."""
+    """Ctrl-C or SIGTERM: the run stopped after `step` and saved, if it has a workdir."""
 
-    def __init__(self, step: int, saved: bool):
+    def __init__(self, step: int, saved: bool, number: int = signal.SIGINT):
         super().__init__(f"interrupted after step {step}; {'the state is saved' if saved else 'nothing was saved'}")
-        self.step, self.saved = step, saved
+        self.step, self.saved, self.number = step, saved, number
 
 
 class NonFinite(ValueError):
@@ -74,6 +80,7 @@ def fit(
     accumulate: int = 1,
     ema: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    on_nan: Literal["stop", "skip"] = "stop",
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Fit:
     """Trains a method.
@@ -95,6 +102,8 @@ def fit(
         ema: decay of a moving average of the trained leaves.
         mesh: devices (`make_mesh`): batches are spread over its axes 'data' and 'fsdp', parameters as the method's
             sharding rules say; None uses the default device.
+        on_nan: 'stop' the run when the loss or a gradient is no finite number, or 'skip' the update of such a step;
+            rows then tell the share of steps skipped.
         on_log: called with each logged row (a progress bar, say).
 
     Returns:
@@ -102,14 +111,15 @@ def fit(
 
     Raises:
         ValueError: steps below 1, `resume` without a workdir or a checkpoint.
-        NonFinite: the loss or the gradient is not a number any more; names the step and the last good checkpoint.
-        Interrupted: Ctrl-C, after saving.
+        NonFinite: the loss or a gradient is not a number any more; names the step, the group and the last good
+            checkpoint.
+        Interrupted: Ctrl-C or SIGTERM, after saving.
     """
     if steps < 1:
         raise ValueError(f"--steps: found {steps}, expected at least 1")
     if resume and workdir is None:
         raise ValueError("--resume: expected a --workdir with a checkpoint, found none")
-    started = time.perf_counter()
+    clock = Clock()
     if variables is None:
         variables = method.init(jax.random.key(seed), batches[0])
     ts, frozen = begin(method, optimizer, variables, seed=seed, ema=ema)
@@ -119,27 +129,40 @@ def fit(
     writer = None
     try:
         if resume and checkpoints:
-            ts = checkpoints.restore(ts)
+            with clock.span("restore"):
+                ts = checkpoints.restore(ts)
         first = int(ts.step)
+        goodput = None if workdir is None else Path(workdir) / GOODPUT
+        if resume and goodput and goodput.exists():
+            clock.resume(json.loads(goodput.read_text(encoding="utf-8")), step=first)
         if workdir is not None:
             writer = MetricsWriter(workdir, resumed_at=first if resume else None)
-        run = _Run(method, checkpoints, writer, on_log)
-        step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=placed)
-        with _CtrlC() as ctrl_c:
+        run = _Run(method, checkpoints, writer, on_log, clock)
+        step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=placed, skip=on_nan == "skip")
+        with Preemption(sigint=True) as stop:
             for i in range(first, steps):
-                ts = _before_step(method, ts, i)
-                ts, metrics = step(ts, frozen, put_batch(batches[i], mesh))
+                with clock.span("data"):
+                    batch = put_batch(batches[i], mesh)
+                with clock.span("compile" if i == first else "step"):
+                    ts, metrics = step(_before_step(method, ts, i), frozen, batch)
                 run.collect(i + 1, metrics)
                 done = i + 1
+                stopping = stop.agreed(done)
                 evaluating = evaluate and (done == steps or (evaluate_every and done % evaluate_every == 0))
                 saving = bool(save_every) and done % save_every == 0
-                if evaluating or saving or done % log_every == 0 or done == steps or ctrl_c.pressed:
-                    found = evaluate(variables_of(ts, frozen)) if evaluate and evaluating else {}
+                if evaluating or saving or done % log_every == 0 or done == steps or stopping:
+                    with clock.span("step"):
+                        jax.block_until_ready(metrics)  # the device's time is the steps', whoever waits for it
+                    with clock.span("evaluate"):
+                        found = evaluate(variables_of(ts, frozen)) if evaluate and evaluating else {}
                     run.log(done, found)
-                if checkpoints and (saving or done == steps or ctrl_c.pressed):
-                    checkpoints.save(ts, wait=done == steps or ctrl_c.pressed)
-                if ctrl_c.pressed and done < steps:
-                    raise Interrupted(done, saved=checkpoints is not None)
+                if checkpoints and (saving or done == steps or stopping):
+                    with clock.span("save"):
+                        checkpoints.save(ts, wait=done == steps or stopping)
+                if goodput and (done % log_every == 0 or done == steps or stopping):
+                    write_text(goodput, json.dumps(clock.state(done)))
+                if stopping and done < steps:
+                    raise Interrupted(done, saved=checkpoints is not None, number=stop.number)
     finally:
         if writer:
             writer.close()
@@ -147,16 +170,24 @@ def fit(
             checkpoints.close()
     average = variables_of(ts, frozen, average=True) if ema is not None else None
     jax.block_until_ready(ts)
-    return Fit(variables_of(ts, frozen), average, run.history, time.perf_counter() - started, max(first, steps))
+    return Fit(variables_of(ts, frozen), average, run.history, clock.elapsed(), max(first, steps), clock)
 
 
 class _Run:
     """Metrics on their way from the device to the log: fetched only when a row is due, so steps stay asynchronous."""
 
-    def __init__(self, method: Method, checkpoints: Checkpoints | None, writer: MetricsWriter | None, on_log: Callable):
+    def __init__(
+        self,
+        method: Method,
+        checkpoints: Checkpoints | None,
+        writer: MetricsWriter | None,
+        on_log: Callable,
+        clock: Clock,
+    ):
         self.history: list[dict[str, float]] = []
         self._checkpoints, self._writer, self._on_log = checkpoints, writer, on_log
         self._pending: list[tuple[int, dict[str, Mean]]] = []
+        self._clock = clock
         self._since = time.perf_counter()
 
     def collect(self, step: int, metrics: dict[str, Mean]) -> None:
@@ -173,7 +204,7 @@ class _Run:
         for _, metrics in pending[1:]:
             totals = {name: totals[name].merge(mean) for name, mean in metrics.items()}
         now = time.perf_counter()
-        rate = {"steps_per_second": len(pending) / max(now - self._since, 1e-9)}
+        rate = {"steps_per_second": len(pending) / max(now - self._since, 1e-9), "data_share": self._clock.data_share()}
         self._since = now
         row = {"step": step, **{name: mean.value() for name, mean in totals.items()}, **rate, **evaluation}
         self.history.append(row)
@@ -186,27 +217,6 @@ class _Run:
         if self._checkpoints is None or last is None:
             return "no checkpoint was saved"
         return f"the last good checkpoint is {self._checkpoints.folder / str(last)}"
-
-
-class _CtrlC:
-    """Turns the first SIGINT into a flag that the loop reads between steps; a second one interrupts as usual."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-
-    def __enter__(self) -> "_CtrlC":
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.pressed = True
-        signal.signal(signal.SIGINT, self._previous)
 
 
 def _before_step(method: Method, ts: TrainState, step: int) -> TrainState:

@@ -52,7 +52,7 @@ class Clock:
         self._seconds = dict.fromkeys(SPANS, 0.0)
         self._open: list[str] = []
         self.lost_steps = self.restarts = 0
-        self._since = clock()
+        self._started = self._since = clock()
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
@@ -76,6 +76,10 @@ class Clock:
         self._settle()
         total = sum(self._seconds.values())
         return [Row(name, seconds, 100 * seconds / total if total else 0.0) for name, seconds in self._seconds.items()]
+
+    def elapsed(self) -> float:
+        """Seconds since this clock started, without earlier runs."""
+        return self._clock() - self._started
 
     def data_share(self) -> float:
         """Waiting for data as a share (0 to 1) of the time that data and steps take together."""

@@ -36,6 +36,7 @@ class Preemption:
         """
         self._sigint = sigint
         self._requested = self._agreed = False
+        self.number = int(signal.SIGTERM)  # of the signal that asked; what JAX's service tells of is a SIGTERM
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> "Preemption":
@@ -77,6 +78,7 @@ class Preemption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
+        self.number = number
         signal.signal(number, self._earlier[number])
         if _distributed():
             signal.raise_signal(signal.SIGTERM)  # the service's own handler takes it, and tells the other processes

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels.method import Batch, Mean, Method
-from jaxmodels.rules import merge, split
+from jaxmodels.rules import Rules, label, merge, split
 from jaxmodels.training.mesh import Placement, replicated, rows
 
 
@@ -58,6 +58,7 @@ def train_step(
     accumulate: int = 1,
     ema: float | None = None,
     placement: Placement | None = None,
+    skip: bool = False,
 ) -> StepFunction:
     """The jitted step (TrainState, frozen, batch) -> (TrainState, metrics); the state's buffers are donated.
 
@@ -69,6 +70,7 @@ def train_step(
         accumulate: micro-batches per step; the batch size must be a multiple.
         ema: decay of the moving average of the trained leaves, None for no average.
         placement: where everything lies on a mesh (`mesh.placement`); None leaves it to the arguments.
+        skip: leave everything as it was where the loss or a gradient is no finite number, and count it.
     """
 
     def loss_of(trained, frozen, state, batch, key):
@@ -89,8 +91,9 @@ def train_step(
         trained = optax.apply_updates(ts.trained, updates)
         state = method.after_step(trained, grads, state)
         average = ts.ema if ema is None else optax.incremental_update(trained, ts.ema, 1.0 - ema)
-        metrics = {**metrics, "gradient_norm": Mean(optax.tree.norm(grads), jnp.ones(()))}
-        return TrainState(ts.step + 1, trained, opt_state, state, average, ts.key), metrics
+        metrics = {**metrics, **norms(grads, method.groups)}
+        new = TrainState(ts.step + 1, trained, opt_state, state, average, ts.key)
+        return skipping(ts, new, metrics) if skip else (new, metrics)
 
     if placement is None:
         return jax.jit(step, donate_argnums=0)
@@ -101,6 +104,26 @@ def train_step(
         in_shardings=(state, frozen, rows(placement.mesh)),
         out_shardings=(state, replicated(placement.mesh)),
     )
+
+
+def norms(grads: Any, groups: Rules) -> dict[str, Mean]:
+    """Global norm of the gradients, and of each group's where there are several."""
+    one = jnp.ones(())
+    found = {"gradient_norm": Mean(optax.tree.norm(grads), one)}
+    names = label(grads, groups)
+    members = sorted(set(jax.tree.leaves(names)))
+    for group in members if len(members) > 1 else ():
+        part = jax.tree.map(lambda name, leaf: leaf if name == group else None, names, grads)  # noqa: B023
+        found[f"gradient_norm/{group}"] = Mean(optax.tree.norm(part), one)
+    return found
+
+
+def skipping(old: TrainState, new: TrainState, metrics: dict[str, Mean]) -> tuple[TrainState, dict[str, Mean]]:
+    """The new state, or the old one at the next step where a metric is no finite number; 'skipped' tells which."""
+    finite = jnp.all(jnp.stack([jnp.isfinite(mean.total) for mean in metrics.values()]))
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, b, a), old._replace(step=new.step), new)
+    known = {name: Mean(*(jnp.where(finite, x, 0.0) for x in mean)) for name, mean in metrics.items()}
+    return kept, {**known, "skipped": Mean(1.0 - finite.astype(jnp.float32), jnp.ones(()))}
 
 
 def accumulated(gradient: Callable, parts: int, ts: TrainState, frozen: Any, batch: Batch, key: jax.Array):

@@ -119,11 +119,51 @@ def test_ctrl_c_saves_and_resumes(tmp_path):
         if row["step"] == 4:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Interrupted, match="after step 4; the state is saved"):
+    with pytest.raises(Interrupted, match="after step 5; the state is saved"):
         fit(method, batches, optimizer, steps=8, workdir=tmp_path, log_every=2, on_log=press)
     resumed = fit(method, batches, optimizer, steps=8, workdir=tmp_path, log_every=2, resume=True)
     whole = fit(method, batches, optimizer, steps=8, log_every=2)
     chex.assert_trees_all_equal(whole.variables, resumed.variables)
+
+
+def test_a_preemption_notice_saves_and_is_told_from_ctrl_c(tmp_path):
+    method, batches, optimizer = small_run()
+    with pytest.raises(Interrupted) as stopped:
+        fit(method, batches, optimizer, steps=8, workdir=tmp_path, log_every=2, on_log=press_at(2, signal.SIGTERM))
+    assert (stopped.value.number, stopped.value.saved) == (signal.SIGTERM, True)
+    assert fit(method, batches, optimizer, steps=8, workdir=tmp_path, resume=True).history[0]["step"] > 3
+
+
+def press_at(step, number):
+    return lambda row: signal.raise_signal(number) if row["step"] == step else None
+
+
+def test_the_time_of_a_run_adds_up_over_restarts(tmp_path):
+    method, batches, optimizer = small_run()
+    with pytest.raises(Interrupted):
+        fit(method, batches, optimizer, steps=8, workdir=tmp_path, log_every=1, on_log=press_at(2, signal.SIGINT))
+    first = json.loads((tmp_path / "goodput.json").read_text())
+    run = fit(method, batches, optimizer, steps=8, workdir=tmp_path, log_every=1, resume=True)
+    rows = {row.name: row.seconds for row in run.clock.rows()}
+    assert run.clock.restarts == 1 and run.clock.lost_steps == 0
+    assert all(rows[name] >= first["seconds"][name] for name in rows) and rows["restore"] > 0 and rows["save"] > 0
+    assert sum(rows.values()) > run.seconds  # the first call's time is in it
+    assert 0 <= run.history[-1]["data_share"] <= 1
+
+
+def test_a_step_that_is_no_number_can_be_skipped_and_is_counted():
+    method = counting_method(nan_at=3)
+    found = fit(method, Ones(), sgd(method.groups, 0.1), steps=4, log_every=1, on_nan="skip")
+    assert [row["skipped"] for row in found.history] == [0.0, 0.0, 0.0, 1.0]
+    plain = fit(method, Ones(), sgd(method.groups, 0.1), steps=3, log_every=1)
+    chex.assert_trees_all_equal(found.variables["params"], plain.variables["params"])
+
+
+def test_every_group_has_its_gradient_norm():
+    method, batches, optimizer = small_run()
+    (row,) = fit(method, batches, optimizer, steps=1, log_every=1).history
+    parts = [value for name, value in row.items() if name.startswith("gradient_norm/")]
+    assert len(parts) == 2 and np.sqrt(np.sum(np.square(parts))) == pytest.approx(row["gradient_norm"], rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
