@@ -23,6 +23,7 @@ from jaxmodels.data.tasks import Task
 from jaxmodels.method import Method
 from jaxmodels.rules import count, split
 from jaxmodels.training.memory import peak_bytes
+from jaxmodels.training.mesh import row_shards
 from jaxmodels.training.metrics import read_metrics, write_text
 from jaxmodels.training.precision import precision, store_frozen
 from jaxmodels.training.results import add_result, find_result
@@ -33,9 +34,11 @@ from jaxmodels.tuning.tuner import Tuner
 from jaxmodels.tuning.tuner_file import save_tuner
 
 EVALUATION_BATCH = 200
-TUNER_FLAGS = ("rank", "length", "mha", "ffn", "block", "targets", "sparsity", "merge")
 # Flags that say where, how often or in which company to run, not what is computed.
-BOOKKEEPING = ("workdir", "resume", "references", "tasks", "save_every", "cache", "seed", "seeds", "method", "data_dir")
+BOOKKEEPING = (
+    *("plan", "plan_out", "on_nan", "workdir", "resume", "references", "tasks", "save_every", "cache"),
+    *("seed", "seeds", "method", "data_dir"),
+)
 
 
 class Setup(NamedTuple):
@@ -48,6 +51,7 @@ class Setup(NamedTuple):
         digest: their hash.
         tasks: all tasks of the command.
         console: where to print.
+        mesh: devices, None for one.
     """
 
     config: Any
@@ -56,6 +60,7 @@ class Setup(NamedTuple):
     digest: str
     tasks: list[Task]
     console: Console
+    mesh: jax.sharding.Mesh | None = None
 
 
 class Built(NamedTuple):
@@ -258,6 +263,8 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
         evaluate_every=max(1, recipe.epochs // 10) * per_epoch,
         accumulate=config.accumulate,
         ema=config.ema,
+        mesh=setup.mesh,
+        on_nan=config.on_nan,
         on_log=tables.progress(setup.console, f"{name} on {task.name}", steps),
     )
     final = fitted.variables if fitted.average is None else fitted.average
@@ -324,8 +331,12 @@ class Judge:
         return self._accuracy(variables, "val" if self._select == "validate" else "test")
 
     def _accuracy(self, variables: Any, name: str) -> float:
-        size = min(EVALUATION_BATCH, len(self._sources[name]))
-        return jm.evaluate(self._built.method, variables, eval_batches(self._sources[name], size))["accuracy"]
+        mesh, size = self._setup.mesh, min(EVALUATION_BATCH, len(self._sources[name]))
+        if mesh is not None:  # a multiple of the devices; the rest is padding
+            size = -(-size // row_shards(mesh)) * row_shards(mesh)
+        return jm.evaluate(self._built.method, variables, eval_batches(self._sources[name], size), mesh=mesh)[
+            "accuracy"
+        ]
 
     def _save(self, variables: Any) -> None:
         task = {
@@ -348,12 +359,12 @@ def _for_method(config: Any, name: str) -> Any:
     """The flags as they apply to a method: those that tune the chosen one are not meant for its references."""
     if name == config.method:
         return config
-    unset = {flag: None for flag in TUNER_FLAGS}
+    unset = {flag: None for flag in methods.FLAGS}
     return dataclasses.replace(config, recipe="flags", learning_rate=(), select="last", **unset)
 
 
 def _tuner_flags(config: Any) -> dict[str, Any]:
-    return {flag: getattr(config, flag) for flag in TUNER_FLAGS if getattr(config, flag) is not None}
+    return {flag: getattr(config, flag) for flag in methods.FLAGS if getattr(config, flag) is not None}
 
 
 def _own(config: Any) -> bool:

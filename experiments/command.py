@@ -13,7 +13,11 @@ from jaxmodels.training.memory import reuse_freed_memory
 
 Config = TypeVar("Config")
 
-WRONG_INPUT, NOT_FINITE, SIGNALLED = 2, 1, 128  # exit statuses; a signal's number is added to the last
+NOT_FINITE, WRONG_INPUT, DOES_NOT_FIT, SIGNALLED = 1, 2, 3, 128  # exit statuses; a signal's number is added to the last
+
+
+class DoesNotFit(Exception):
+    """A plan needs more memory than there is."""
 
 
 def parse(config: type[Config], description: str, argv: Sequence[str] | None = None) -> Config:
@@ -25,7 +29,7 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     """Runs an experiment's main function and exits as people expect.
 
     Wrong input is one line on standard error and status 2; a loss that is no number is status 1; Ctrl-C says how to go
-    on and is status 130, SIGTERM (a preemption notice) likewise 143.
+    on and is status 130, SIGTERM (a preemption notice) likewise 143; a plan that does not fit is 3.
     """
     argv = sys.argv[1:]
     reuse_freed_memory()
@@ -39,6 +43,9 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     except KeyboardInterrupt:
         _say("Interrupted. Finished tasks are kept; --resume goes on after them.")
         sys.exit(SIGNALLED + signal.SIGINT)
+    except DoesNotFit as error:
+        _say(f"{error}")
+        sys.exit(DOES_NOT_FIT)
     except NonFinite as error:
         _say(f"Error: {error}")
         sys.exit(NOT_FINITE)

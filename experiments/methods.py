@@ -63,6 +63,9 @@ METHODS: dict[str, Choice] = {
 }
 
 
+FLAGS = ("rank", "length", "mha", "ffn", "block", "targets", "sparsity", "merge")  # of any tuner, on the command line
+
+
 def build(name: str, flags: Mapping[str, Any], recipe: Mapping[str, Any], *, epochs: int, per_epoch: int) -> Tuner:
     """The tuner of that name.
 

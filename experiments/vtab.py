@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 
 import jaxmodels as jm
-from experiments import adapting, command, recipes, tables
+from experiments import adapting, command, planning, recipes, tables
 from experiments.methods import METHODS
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.vit import SIZES
@@ -113,6 +113,15 @@ class Config:
     """Recompute each block in the backward pass."""
     cache: Literal["ram", "train", "none"] = "train"
     """Which decoded images stay in memory."""
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:-1,fsdp:4 (-1 takes the devices that are left); empty uses one device."""
+    plan: str = ""
+    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
+    extra [plan]. Exit status 3 says that it does not fit."""
+    plan_out: Path | None = None
+    """File for the plan as JSON."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
     references: bool = True
     """Also show linear probe and full fine-tuning."""
     save_every: int = 0
@@ -126,9 +135,13 @@ def main(config: Config) -> None:
     console = Console()
     started = time.perf_counter()
     check(config)
+    if config.plan:
+        planning.run(config, console)
+        return
     backbone, params = load_backbone(config)
     chosen = load_tasks(config, backbone)
-    setup = adapting.Setup(config, backbone, params, backbone_hash(params), chosen, console)
+    mesh = jm.make_mesh(config.mesh) if config.mesh else None
+    setup = adapting.Setup(config, backbone, params, backbone_hash(params), chosen, console, mesh)
     adapting.check_settings(setup)
     tables.headline(console, config, backbone, chosen)
     names = (*REFERENCES, config.method) if config.references else (config.method,)
@@ -154,9 +167,9 @@ def check(config: Config) -> None:
     for flag, value in (("epochs", config.epochs), ("batch_size", config.batch_size), ("steps", config.steps)):
         if value is not None and value < 1:
             raise ValueError(f"--{flag}: found {value}, expected at least 1")
-    if config.data != "embedded" and config.data_dir is None:
+    if config.data != "embedded" and config.data_dir is None and not config.plan:
         raise ValueError(f"--data_dir: --data={config.data} needs the folder that holds it, found none")
-    if not config.weights and config.backbone != "mini":
+    if not config.weights and config.backbone != "mini" and not config.plan:
         raise ValueError(f"--weights: --backbone={config.backbone} needs a checkpoint (a file, folder or hub name)")
 
 

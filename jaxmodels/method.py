@@ -66,6 +66,7 @@ class Method(NamedTuple):
         before_step: None, or (state, step) -> state | None on the host before a step (NumPy; None = nothing changes);
             for what is cheaper or safer outside the compiled step, such as a new sparsity budget once per epoch.
         shardings: (path pattern, mesh axis per dimension) over the parameters; what none matches is replicated.
+        batch: number of rows -> a training batch as `jax.ShapeDtypeStruct`s, for planning; None where only data tell.
     """
 
     init: Callable[[jax.Array, Batch | None], Variables]
@@ -75,3 +76,4 @@ class Method(NamedTuple):
     after_step: Callable[[Any, Any, Any], Any] = keep_state
     before_step: Callable[[Any, int], Any] | None = None
     shardings: Shardings = ()
+    batch: Callable[[int], Batch] | None = None

@@ -20,8 +20,8 @@ from jaxmodels.planning.chips import Chip, parse, topology
 from jaxmodels.planning.collectives import Collective, collectives
 from jaxmodels.planning.roofline import Roofline, roofline
 from jaxmodels.training.memory import show_bytes
+from jaxmodels.training.mesh import AXES
 
-AXES = ("data", "fsdp", "model")
 REPLICATED = PartitionSpec()
 
 

@@ -71,6 +71,11 @@ def rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(tuple(axis for axis in ROWS if axis in mesh.axis_names)))
 
 
+def row_shards(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are split into."""
+    return int(np.prod([mesh.shape[axis] for axis in ROWS if axis in mesh.axis_names]))
+
+
 def param_shardings(params: Any, rules: Shardings, mesh: Mesh) -> Any:
     """A sharding for every leaf: the first rule whose pattern matches the whole path, else replicated.
 
@@ -179,8 +184,7 @@ def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return jax.device_put(batch)
-    sharding = rows(mesh)
-    parts = int(np.prod([mesh.shape[axis] for axis in ROWS if axis in mesh.axis_names]))
+    sharding, parts = rows(mesh), row_shards(mesh)
     for name, value in _leaves(batch).items():
         count = np.shape(value)[0] * jax.process_count()
         if count % parts:

@@ -64,11 +64,16 @@ def classifier(
     def predict(variables, batch):
         return _logits(backbone, tuner, head, variables, batch, None)
 
+    def batch(count):
+        pixels = (count, backbone.image_size, backbone.image_size, 3)
+        image, label = jax.ShapeDtypeStruct(pixels, jnp.float32), jax.ShapeDtypeStruct((count,), jnp.int32)
+        return {"image": image, "label": label}
+
     def after_step(params, grads, state):
         return tuner.after_step(params["tuner"], grads["tuner"], state)
 
     shardings = tuple((f"backbone/{pattern}", axes) for pattern, axes in backbone.shardings)
-    return Method(init, loss, predict, groups, after_step, tuner.before_step, shardings)
+    return Method(init, loss, predict, groups, after_step, tuner.before_step, shardings, batch)
 
 
 def features(backbone: Backbone, tuner: Tuner, params: Any, state: Any, batch: Any, key: jax.Array | None):

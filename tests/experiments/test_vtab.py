@@ -102,6 +102,14 @@ def test_several_seeds_give_mean_and_deviation(tmp_path, capsys):
     assert f"{mean:.1f} ± {deviation:.1f}" in capsys.readouterr().out
 
 
+def test_a_mesh_changes_no_result(tmp_path):
+    rows = []
+    for mesh in ("", "data:4,fsdp:2"):
+        vtab.main(quick(tmp_path / f"mesh{len(mesh)}", method="linear", steps=10, mesh=mesh))
+        rows += read_results(tmp_path / f"mesh{len(mesh)}" / "results.jsonl")
+    assert rows[0]["accuracy"] == pytest.approx(rows[1]["accuracy"], abs=0.2)
+
+
 def test_several_rates_are_compared_on_the_validation_images(tmp_path):
     config = quick(tmp_path, method="linear", steps=20, learning_rate=(1e-9, 1e-2))
     vtab.main(config)
