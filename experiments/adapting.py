@@ -1,75 +1,41 @@
 """One method on one task: choose the setting, train, test, save the tuner, add a row to the results file."""
 
-import dataclasses
 import functools
-import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
-from rich.console import Console
 
 import jaxmodels as jm
 from experiments import methods, recipes, tables
+from experiments.judging import Judge
 from experiments.recipes import Recipe
+from experiments.runs import (
+    Built,
+    Setup,
+    begin_folder,
+    for_method,
+    plain,
+    previous_of,
+    run_folder,
+    tuner_flags,
+    write_result,
+)
 from jaxmodels.backbones.backbone import Backbone
-from jaxmodels.data.batches import batches, eval_batches, steps_per_epoch
+from jaxmodels.data.batches import batches, steps_per_epoch
 from jaxmodels.data.tasks import Task
-from jaxmodels.method import Method
 from jaxmodels.rules import count, split
 from jaxmodels.training.memory import peak_bytes
-from jaxmodels.training.mesh import row_shards
-from jaxmodels.training.metrics import read_metrics, write_text
+from jaxmodels.training.mesh import local_rows
 from jaxmodels.training.precision import precision, store_frozen
-from jaxmodels.training.results import add_result, find_result
+from jaxmodels.training.processes import is_main
+from jaxmodels.training.results import find_result
 from jaxmodels.training.schedule import epoch_cosine
 from jaxmodels.tuning.cache import cached_reads
-from jaxmodels.tuning.heads import Head
-from jaxmodels.tuning.tuner import Tuner
-from jaxmodels.tuning.tuner_file import save_tuner
-
-EVALUATION_BATCH = 200
-# Flags that say where, how often or in which company to run, not what is computed.
-BOOKKEEPING = (
-    *("plan", "plan_out", "on_nan", "workdir", "resume", "references", "tasks", "save_every", "cache"),
-    *("seed", "seeds", "method", "data_dir"),
-)
-
-
-class Setup(NamedTuple):
-    """What all runs of one command share.
-
-    Attributes:
-        config: the flags.
-        backbone: what is tuned.
-        params: its published parameters.
-        digest: their hash.
-        tasks: all tasks of the command.
-        console: where to print.
-        mesh: devices, None for one.
-    """
-
-    config: Any
-    backbone: Backbone
-    params: Any
-    digest: str
-    tasks: list[Task]
-    console: Console
-    mesh: jax.sharding.Mesh | None = None
-
-
-class Built(NamedTuple):
-    """A method ready to train; runs with equal settings share it, and so its compiled step."""
-
-    tuner: Tuner
-    head: Head
-    method: Method
-    optimizer: optax.GradientTransformation
 
 
 def run(setup: Setup, name: str, task: Task, seed: int) -> dict[str, Any]:
@@ -82,23 +48,8 @@ def run(setup: Setup, name: str, task: Task, seed: int) -> dict[str, Any]:
         return known
     recipe = choose(setup, name, task, seed)
     row = {**key, **train(setup, name, task, seed, recipe, folder, setup.config.select)}
-    add_result(results, row)
+    write_result(results, row)
     return row
-
-
-def method_folder(setup: Setup, name: str) -> Path:
-    """Where a method's runs lie: its name, and a short hash of all that changes a result."""
-    config = _for_method(setup.config, name)
-    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
-    shared = max(task.num_classes for task in setup.tasks) if setup.config.data == "embedded" else None
-    place = None if config.data_dir is None else str(Path(config.data_dir).resolve())
-    identity = json.dumps([name, flags, shared, place, setup.digest], sort_keys=True)
-    return setup.config.workdir / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-
-
-def run_folder(setup: Setup, name: str, task: Task, seed: int) -> Path:
-    """The folder of one run."""
-    return method_folder(setup, name) / f"{task.name}-seed{seed}"
 
 
 def normalisation(config: Any) -> Any:
@@ -113,7 +64,7 @@ def check_settings(setup: Setup) -> None:
     name = setup.config.method
     for task in setup.tasks:
         for recipe in candidates(setup, name, task):
-            methods.build(name, _tuner_flags(setup.config), recipe.options, epochs=1, per_epoch=1)
+            methods.build(name, tuner_flags(setup.config), recipe.options, epochs=1, per_epoch=1)
             if recipe.batch_size > len(task.train):
                 most = f"expected 1 to {len(task.train)}, the number of training examples of {task.name}"
                 raise ValueError(f"--batch_size={recipe.batch_size}: {most}")
@@ -121,7 +72,7 @@ def check_settings(setup: Setup) -> None:
 
 def candidates(setup: Setup, name: str, task: Task) -> tuple[Recipe, ...]:
     """The settings that the flags or the recipe leave open for a task."""
-    config = _for_method(setup.config, name)
+    config = for_method(setup.config, name)
     if config.recipe != "flags":
         found = recipes.candidates(config.recipe, task.name)
     else:
@@ -162,7 +113,7 @@ def choose(setup: Setup, name: str, task: Task, seed: int) -> Recipe:
             known = find_result(place / "result.jsonl", {"candidate": i})
         if known is None:
             known = {"candidate": i, **train(setup, name, task, first, recipe, place, "validate")}
-            add_result(place / "result.jsonl", known)
+            write_result(place / "result.jsonl", known)
         scores.append(known["accuracy"])
     best = found[scores.index(max(scores))]
     if seed == first:
@@ -223,13 +174,13 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
     `select` is the flag's value, or 'validate' for a candidate: trained on the training split, judged on validation.
     """
     started = time.perf_counter()
-    config = _for_method(setup.config, name)
+    config = for_method(setup.config, name)
     source = task.train if select in ("best_val", "validate") else task.trainval
     remainder: Any = "drop" if recipe.drop_last else "pad"
     per_epoch = max(1, steps_per_epoch(len(source), recipe.batch_size, remainder=remainder))
     steps = recipe.epochs * per_epoch if config.steps is None else config.steps
     outputs = max(t.num_classes for t in setup.tasks) if config.data == "embedded" else task.num_classes
-    flags = {**_tuner_flags(config), "clip": config.clip}
+    flags = {**tuner_flags(config), "clip": config.clip}
     key = (tuple(sorted(flags.items())), json.dumps(recipe._asdict()))
     built = build(name, *key, setup.backbone, outputs, steps, per_epoch)
     variables = built.method.init(jax.random.key(seed), None)
@@ -241,16 +192,19 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
             name: cached_reads(setup.backbone, built.tuner, variables["params"]["backbone"], part, batch_size=100)
             for name, part in sources.items()
         }
-    previous = folder.with_name(f"{folder.name}.previous")
-    if folder.exists() and not config.resume:  # the same settings and seed; kept until the new run has succeeded
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
     settings = {"recipe": recipe._asdict(), "flags": plain(config), "normalisation": task.normalisation}
-    write_text(folder / "config.json", json.dumps(settings, indent=1) + "\n")
+    begin_folder(folder, settings, config.resume)
     judge = Judge(built, setup, task, sources, folder, select, outputs)
     fitted = jm.fit(
         built.method,
-        batches(sources["train"], recipe.batch_size, seed=seed, augment=task.augment, remainder=remainder),
+        batches(
+            sources["train"],
+            recipe.batch_size,
+            seed=seed,
+            augment=task.augment,
+            remainder=remainder,
+            rows=local_rows(setup.mesh, recipe.batch_size),
+        ),
         built.optimizer,
         steps=steps,
         variables=variables,
@@ -265,12 +219,16 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
         ema=config.ema,
         mesh=setup.mesh,
         on_nan=config.on_nan,
+        workers=config.workers,
+        stall_factor=config.stall_factor or None,
         on_log=tables.progress(setup.console, f"{name} on {task.name}", steps),
     )
     final = fitted.variables if fitted.average is None else fitted.average
     accuracy = judge.final(final)
     trained, _ = split(final["params"], built.method.groups)
-    shutil.rmtree(previous, ignore_errors=True)
+    setup.clocks.append(fitted.clock)
+    if is_main():
+        shutil.rmtree(previous_of(folder), ignore_errors=True)
     return {
         "accuracy": 100.0 * accuracy,
         "select": select,
@@ -282,89 +240,9 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
         "seconds": time.perf_counter() - started,
         "steps": steps,
         "peak_bytes": peak_bytes(),
-        "tuner_bytes": judge.file.stat().st_size,
+        "tuner_bytes": judge.bytes(),
         "settings": settings,
     }
-
-
-class Judge:
-    """Model selection: called while training it returns accuracies and keeps the best model's tuner file."""
-
-    def __init__(
-        self,
-        built: Built,
-        setup: Setup,
-        task: Task,
-        sources: Mapping[str, Any],
-        folder: Path,
-        select: str,
-        outputs: int,
-    ):
-        self.file = folder / "tuner.safetensors"
-        self._built, self._setup, self._task, self._sources = built, setup, task, sources
-        self._select, self._outputs = select, outputs
-        self._metric = "val_accuracy" if select in ("best_val", "validate") else "test_accuracy"
-        # A resumed run goes on comparing with the best so far.
-        rows = [row for row in read_metrics(folder / "metrics.jsonl") if row.get("test_accuracy") is not None]
-        best = max(rows, key=lambda row: row[self._metric], default=None)
-        self._best = -1.0 if best is None else best[self._metric]
-        self._tested = float("nan") if best is None else best["test_accuracy"]
-
-    def __call__(self, variables: Any) -> dict[str, float]:
-        """Metrics at one moment of training; ties go to the earlier model."""
-        found = {}
-        if self._metric == "val_accuracy":
-            found["val_accuracy"] = self._accuracy(variables, "val")
-            if found["val_accuracy"] <= self._best:
-                return found  # the test split is large and would not change the choice
-        found["test_accuracy"] = self._accuracy(variables, "test")
-        if found[self._metric] > self._best:
-            self._best, self._tested = found[self._metric], found["test_accuracy"]
-            self._save(variables)
-        return found
-
-    def final(self, variables: Any) -> float:
-        """Accuracy of the selected model in [0, 1]: on the test split, or of a candidate on the validation split."""
-        if self._select in ("best_val", "best_test"):
-            return self._tested
-        self._save(variables)
-        return self._accuracy(variables, "val" if self._select == "validate" else "test")
-
-    def _accuracy(self, variables: Any, name: str) -> float:
-        mesh, size = self._setup.mesh, min(EVALUATION_BATCH, len(self._sources[name]))
-        if mesh is not None:  # a multiple of the devices; the rest is padding
-            size = -(-size // row_shards(mesh)) * row_shards(mesh)
-        return jm.evaluate(self._built.method, variables, eval_batches(self._sources[name], size), mesh=mesh)[
-            "accuracy"
-        ]
-
-    def _save(self, variables: Any) -> None:
-        task = {
-            "name": self._task.name,
-            "num_classes": self._task.num_classes,
-            "normalisation": self._task.normalisation,
-            "class_names": list(self._task.class_names or ()),
-        }
-        tuner, head = self._built.tuner, self._built.head
-        save_tuner(self.file, tuner, self._setup.backbone, variables, num_classes=self._outputs, head=head, task=task)
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """The flags as JSON values."""
-    values = dataclasses.asdict(config)
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-def _for_method(config: Any, name: str) -> Any:
-    """The flags as they apply to a method: those that tune the chosen one are not meant for its references."""
-    if name == config.method:
-        return config
-    unset = {flag: None for flag in methods.FLAGS}
-    return dataclasses.replace(config, recipe="flags", learning_rate=(), select="last", **unset)
-
-
-def _tuner_flags(config: Any) -> dict[str, Any]:
-    return {flag: getattr(config, flag) for flag in methods.FLAGS if getattr(config, flag) is not None}
 
 
 def _own(config: Any) -> bool:

@@ -8,6 +8,7 @@ from rich.console import Console
 import jaxmodels as jm
 from experiments import methods
 from experiments.command import DoesNotFit
+from experiments.runs import tuner_flags
 from jaxmodels.planning.training import plan_method
 from jaxmodels.training.metrics import write_text
 from jaxmodels.training.precision import precision
@@ -25,8 +26,7 @@ def run(config: Any, console: Console) -> None:
     policy = precision(config.precision, platform="tpu")
     backbone = jm.vit(config.backbone, image_size=config.image_size, remat=config.remat, dtype=policy.compute)
     choice = methods.METHODS[config.method]
-    flags = {name: getattr(config, name) for name in methods.FLAGS if getattr(config, name) is not None}
-    tuner = methods.build(config.method, flags, {}, epochs=TUNER_EPOCHS, per_epoch=1)
+    tuner = methods.build(config.method, tuner_flags(config), {}, epochs=TUNER_EPOCHS, per_epoch=1)
     method = jm.classifier(backbone, tuner, num_classes=CLASSES, head=choice.head())
     rate = config.learning_rate[0] if config.learning_rate else choice.learning_rate
     try:

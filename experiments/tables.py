@@ -12,6 +12,7 @@ from rich.table import Table
 
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.data.tasks import Task
+from jaxmodels.training.goodput import Clock, together
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.pictures import bars, curves, save_figure
 from jaxmodels.training.results import mean_and_deviation
@@ -51,6 +52,21 @@ def progress(console: Console, name: str, steps: int) -> Callable[[Mapping[str, 
             console.print(f"{name}: {steps} steps  loss {row['loss']:.3f}  {elapsed:.0f} s", highlight=False)
 
     return log
+
+
+def goodput(console: Console, clocks: Sequence[Clock]) -> None:
+    """Prints where the time of this command's runs went, earlier starts of resumed ones included."""
+    if not clocks:
+        return
+    table = Table(title="Where the time of training went")
+    for column in ("", "seconds", "percent"):
+        table.add_column(column, justify="right" if column else "left")
+    for row in together(clocks):
+        table.add_row(row.name, f"{row.seconds:.1f}", f"{row.percent:.1f}")
+    console.print(table)
+    restarts, lost = (sum(getattr(clock, name) for clock in clocks) for name in ("restarts", "lost_steps"))
+    if restarts:
+        console.print(f"{restarts} restart(s), {lost} step(s) done again.")
 
 
 def show(console: Console, tasks: Sequence[Task], rows: Rows, method: str) -> None:

@@ -16,16 +16,18 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import tyro
 from rich.console import Console
 
 import jaxmodels as jm
-from experiments import adapting, command, planning, recipes, tables
+from experiments import adapting, command, planning, recipes, runs, tables
 from experiments.methods import METHODS
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.vit import SIZES
 from jaxmodels.data import tasks as data_tasks
 from jaxmodels.data.tasks import Task
+from jaxmodels.training import processes
 from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.precision import NAMES, precision
 from jaxmodels.tuning.tuner_file import backbone_hash
@@ -120,8 +122,23 @@ class Config:
     extra [plan]. Exit status 3 says that it does not fit."""
     plan_out: Path | None = None
     """File for the plan as JSON."""
+    distributed: Literal["auto", "none"] = "auto"
+    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
+    init_timeout: float = 300.0
+    """Seconds until all processes must have come."""
+    stall_factor: float = 20.0
+    """No step within so many times the median step (and a minute) ends the run with status 5, after printing every
+    thread's stack and the process that is behind; 0 never does."""
     on_nan: Literal["stop", "skip"] = "stop"
     """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
+    workers: int = 0
+    """Processes that read and decode images ahead; 0 leaves it to a thread."""
     references: bool = True
     """Also show linear probe and full fine-tuning."""
     save_every: int = 0
@@ -132,16 +149,23 @@ class Config:
 
 def main(config: Config) -> None:
     """Trains the method and its references on every task, then shows and saves the comparison."""
-    console = Console()
     started = time.perf_counter()
     check(config)
     if config.plan:
-        planning.run(config, console)
+        planning.run(config, Console())
         return
+    processes.start(
+        config.coordinator,
+        config.num_processes,
+        config.process_id,
+        automatic=config.distributed == "auto",
+        timeout=config.init_timeout,
+    )
+    console = Console(quiet=not processes.is_main())
     backbone, params = load_backbone(config)
     chosen = load_tasks(config, backbone)
-    mesh = jm.make_mesh(config.mesh) if config.mesh else None
-    setup = adapting.Setup(config, backbone, params, backbone_hash(params), chosen, console, mesh)
+    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    setup = runs.Setup(config, backbone, params, backbone_hash(params), chosen, console, [], mesh)
     adapting.check_settings(setup)
     tables.headline(console, config, backbone, chosen)
     names = (*REFERENCES, config.method) if config.references else (config.method,)
@@ -149,11 +173,13 @@ def main(config: Config) -> None:
         name: {task.name: [adapting.run(setup, name, task, seed) for seed in seeds(config)] for task in chosen}
         for name in dict.fromkeys(names)
     }
-    folder = adapting.method_folder(setup, config.method)
-    first = {t.name: read_metrics(adapting.run_folder(setup, config.method, t, seeds(config)[0]) / "metrics.jsonl")
+    folder = runs.method_folder(setup, config.method)
+    first = {t.name: read_metrics(runs.run_folder(setup, config.method, t, seeds(config)[0]) / "metrics.jsonl")
              for t in chosen}  # fmt: skip
     tables.show(console, chosen, rows, config.method)
-    tables.draw(folder / "summary.png", chosen, rows, first)
+    tables.goodput(console, setup.clocks)
+    if processes.is_main():
+        tables.draw(folder / "summary.png", chosen, rows, first)
     console.print(f"Picture, metrics and saved tuners: {folder}  ({time.perf_counter() - started:.0f} s in all)")
 
 

@@ -31,8 +31,7 @@ def batches(
     seed: int,
     augment: Augment | None = None,
     remainder: str = "drop",
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Endless shuffled batches of `source`; each example occurs at most once per epoch.
 
@@ -47,14 +46,13 @@ def batches(
         remainder: what becomes of the examples of an epoch that fill no batch: 'drop' leaves them out; 'pad' keeps
             them in a last batch filled up with copies of its first row, and marks real rows by 'mask' 1.0 and
             copies by 0.0 in every batch (PyTorch's drop_last=False, with static shapes).
-        process_index: this host; it gets the rows [index * B / count, (index + 1) * B / count) of each global batch.
-        process_count: number of hosts B is divided among.
+        rows: which rows of each global batch to read, all unless given; one host's are `mesh.local_rows`.
 
     Returns:
-        A Grain dataset: `result[step]` is a dict of arrays (B / process_count, ...).
+        A Grain dataset: `result[step]` is a dict of arrays (B, ...), or (len(rows), ...).
 
     Raises:
-        ValueError: the batch is larger than the source or is not a multiple of the number of hosts.
+        ValueError: the batch is larger than the source, or a row is not in it.
 
     >>> from jaxmodels.data.source import array_source
     >>> data = batches(array_source({'x': np.arange(6)}), 3, seed=0)
@@ -65,24 +63,26 @@ def batches(
         raise ValueError(f"--batch_size={batch_size}: expected 1 to {len(source)}, the number of training examples")
     if remainder not in ("drop", "pad"):
         raise ValueError(f"remainder='{remainder}': expected 'drop' or 'pad'")
-    if batch_size % process_count or not 0 <= process_index < process_count:
-        raise ValueError(
-            f"--batch_size={batch_size}: expected a multiple of the number of hosts, found {process_count} "
-            f"(this one is {process_index})"
-        )
-    local = batch_size // process_count
-
-    mine = range(process_index * local, (process_index + 1) * local)
+    mine = _rows(batch_size, rows)
     # Hashed, because Grain adds the epoch to the seed: seed 1 would repeat the order of seed 0 one epoch late.
     hashed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     order = grain.MapDataset.range(len(source)).shuffle(seed=hashed)
-    rows = order.map_with_index(lambda position, index: _Row(index, position))
+    stream = order.map_with_index(lambda position, index: _Row(index, position))
     # A partial of a module's function, not a closure: workers get the pipeline pickled.
     read = functools.partial(_load, source=source, augment=augment, seed=seed, mine=mine, mask=remainder == "pad")
-    return rows.batch(batch_size, drop_remainder=remainder == "drop").repeat().map(read)
+    return stream.batch(batch_size, drop_remainder=remainder == "drop").repeat().map(read)
 
 
-def _load(rows: _Row, *, source: Source, augment: Augment | None, seed: int, mine: range, mask: bool) -> dict[str, Any]:
+def _rows(batch_size: int, rows: Sequence[int] | None) -> tuple[int, ...]:
+    mine = tuple(range(batch_size) if rows is None else map(int, rows))
+    if not mine or not 0 <= min(mine) <= max(mine) < batch_size:
+        raise ValueError(f"rows: found {list(mine)}, expected at least one of 0 to {batch_size - 1}")
+    return mine
+
+
+def _load(
+    rows: _Row, *, source: Source, augment: Augment | None, seed: int, mine: tuple[int, ...], mask: bool
+) -> dict[str, Any]:
     """The rows `mine` of one global batch; rows past its end repeat the first."""
     kept = [row if row < len(rows.index) else 0 for row in mine]
     batch = stack([_read(source, augment, seed, rows.index[k], rows.position[k]) for k in kept])
@@ -124,25 +124,28 @@ def steps_per_epoch(examples: int, batch_size: int, *, remainder: str = "drop") 
     return examples // batch_size if remainder == "drop" else -(-examples // batch_size)
 
 
-def eval_batches(
-    source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1
-) -> Iterator[dict[str, Any]]:
+def eval_batches(source: Source, batch_size: int, *, rows: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
     """All examples once, in order, in batches of one static shape.
 
     The last batch is filled up with copies of its first row; 'mask' is 1.0 for real rows and 0.0 for copies, so sums
     weighted by it are exact. With several hosts each yields its rows of the same number of global batches.
 
+    Args:
+        source: of examples.
+        batch_size: rows of the global batch.
+        rows: which of them to read, all unless given; one host's are `mesh.local_rows`.
+
     Yields:
-        Dicts of arrays (batch_size / process_count, ...) with 'mask' beside the source's names.
+        Dicts of arrays (batch_size, ...) or (len(rows), ...), with 'mask' beside the source's names.
 
     Raises:
-        ValueError: the batch size is not a positive multiple of the number of hosts.
+        ValueError: a batch of less than one row, or a row that is not in it.
     """
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f"evaluation batch of {batch_size}: expected a positive multiple of {process_count} host(s)")
-    local = batch_size // process_count
+    if batch_size < 1:
+        raise ValueError(f"evaluation batch of {batch_size}: expected at least 1")
+    chosen = _rows(batch_size, rows)
     for start in range(0, len(source), batch_size):
-        mine = range(start + process_index * local, start + (process_index + 1) * local)
+        mine = [start + row for row in chosen]
         batch = stack([source[i if i < len(source) else start] for i in mine])
         yield {**batch, "mask": np.asarray([float(i < len(source)) for i in mine], np.float32)}
 

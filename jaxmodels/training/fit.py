@@ -1,7 +1,11 @@
 """fit: one trainer for every method. It knows batches, steps, checkpoints and metrics, and no method by name."""
 
+import contextlib
 import json
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +18,20 @@ import optax
 
 from jaxmodels.method import Batch, Mean, Method
 from jaxmodels.training.checkpoint import Checkpoints
+from jaxmodels.training.feed import feed
 from jaxmodels.training.goodput import Clock
 from jaxmodels.training.mesh import placement, put_batch
 from jaxmodels.training.metrics import MetricsWriter, write_text
 from jaxmodels.training.preemption import Preemption
+from jaxmodels.training.processes import is_main
 from jaxmodels.training.state import TrainState, begin, train_step, variables_of
+from jaxmodels.training.watchdog import Watchdog, behind, progress, publish
 
 GOODPUT = "goodput.json"  # in the workdir: where the time of all restarts went
+STALLED = 5  # exit status of a run that stood still
+STALL = 60.0  # seconds below which nothing is a stall
+LAST_SAVE = 60.0  # seconds that a stalled run has to save
+TOLD = 1.0  # seconds between messages that say how far a process is
 
 
 @runtime_checkable
@@ -81,6 +92,8 @@ def fit(
     ema: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
     on_nan: Literal["stop", "skip"] = "stop",
+    workers: int = 0,
+    stall_factor: float | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Fit:
     """Trains a method.
@@ -101,16 +114,22 @@ def fit(
         accumulate: micro-batches per step.
         ema: decay of a moving average of the trained leaves.
         mesh: devices (`make_mesh`): batches are spread over its axes 'data' and 'fsdp', parameters as the method's
-            sharding rules say; None uses the default device.
+            sharding rules say; None uses the default device. With several processes all call `fit` alike, each with
+            its own rows of the batches (`mesh.local_rows`) and all with one workdir, where the first one writes.
         on_nan: 'stop' the run when the loss or a gradient is no finite number, or 'skip' the update of such a step;
             rows then tell the share of steps skipped.
-        on_log: called with each logged row (a progress bar, say).
+        workers: processes that read batches ahead (Grain's), for `data.batches`; 0 reads in a thread.
+        stall_factor: no step within so many times the median step (and a minute) is a stall: every thread's stack and
+            the process that is behind are printed, one process alone saves if it can, and the program ends with
+            status 5. None watches nothing.
+        on_log: called with each logged row (a progress bar, say), in the first process.
 
     Returns:
         A `Fit`.
 
     Raises:
-        ValueError: steps below 1, `resume` without a workdir or a checkpoint.
+        ValueError: steps below 1, `resume` without a workdir or a checkpoint, several processes without a mesh, a
+            batch of another shape than the first.
         NonFinite: the loss or a gradient is not a number any more; names the step, the group and the last good
             checkpoint.
         Interrupted: Ctrl-C or SIGTERM, after saving.
@@ -119,6 +138,8 @@ def fit(
         raise ValueError(f"--steps: found {steps}, expected at least 1")
     if resume and workdir is None:
         raise ValueError("--resume: expected a --workdir with a checkpoint, found none")
+    if mesh is None and jax.process_count() > 1:
+        raise ValueError(f"mesh: found none, expected one over the devices of all {jax.process_count()} processes")
     clock = Clock()
     if variables is None:
         variables = method.init(jax.random.key(seed), batches[0])
@@ -135,17 +156,23 @@ def fit(
         goodput = None if workdir is None else Path(workdir) / GOODPUT
         if resume and goodput and goodput.exists():
             clock.resume(json.loads(goodput.read_text(encoding="utf-8")), step=first)
-        if workdir is not None:
+        if workdir is not None and is_main():
             writer = MetricsWriter(workdir, resumed_at=first if resume else None)
         run = _Run(method, checkpoints, writer, on_log, clock)
         step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=placed, skip=on_nan == "skip")
-        with Preemption(sigint=True) as stop:
+        with contextlib.ExitStack() as stack:
+            ahead = stack.enter_context(
+                feed(batches, range(first, steps), lambda b: put_batch(b, mesh), workers=workers)
+            )
+            stop = stack.enter_context(Preemption(sigint=True))
+            if stall_factor is not None:
+                run.watch(stack.enter_context(Watchdog(stall_factor, least=STALL, on_stall=run.stalled)))
             for i in range(first, steps):
                 with clock.span("data"):
-                    batch = put_batch(batches[i], mesh)
+                    batch = next(ahead)
                 with clock.span("compile" if i == first else "step"):
                     ts, metrics = step(_before_step(method, ts, i), frozen, batch)
-                run.collect(i + 1, metrics)
+                    run.collect(i + 1, ts, metrics)
                 done = i + 1
                 stopping = stop.agreed(done)
                 evaluating = evaluate and (done == steps or (evaluate_every and done % evaluate_every == 0))
@@ -153,13 +180,13 @@ def fit(
                 if evaluating or saving or done % log_every == 0 or done == steps or stopping:
                     with clock.span("step"):
                         jax.block_until_ready(metrics)  # the device's time is the steps', whoever waits for it
-                    with clock.span("evaluate"):
+                    with clock.span("evaluate"), run.pause():
                         found = evaluate(variables_of(ts, frozen)) if evaluate and evaluating else {}
                     run.log(done, found)
                 if checkpoints and (saving or done == steps or stopping):
-                    with clock.span("save"):
+                    with clock.span("save"), run.pause():
                         checkpoints.save(ts, wait=done == steps or stopping)
-                if goodput and (done % log_every == 0 or done == steps or stopping):
+                if goodput and is_main() and (done % log_every == 0 or done == steps or stopping):
                     write_text(goodput, json.dumps(clock.state(done)))
                 if stopping and done < steps:
                     raise Interrupted(done, saved=checkpoints is not None, number=stop.number)
@@ -174,7 +201,10 @@ def fit(
 
 
 class _Run:
-    """Metrics on their way from the device to the log: fetched only when a row is due, so steps stay asynchronous."""
+    """What a run has done: metrics on their way from the device to the log, and the state to save if it stalls.
+
+    Metrics are fetched only when a row is due. One step is always in flight while the host waits for the one before.
+    """
 
     def __init__(
         self,
@@ -188,10 +218,48 @@ class _Run:
         self._checkpoints, self._writer, self._on_log = checkpoints, writer, on_log
         self._pending: list[tuple[int, dict[str, Mean]]] = []
         self._clock = clock
-        self._since = time.perf_counter()
+        self._since = self._told = time.perf_counter()
+        self._watchdog: Watchdog | None = None
+        self._last: TrainState | None = None
+        self._flying: tuple[int, dict[str, Mean]] | None = None
 
-    def collect(self, step: int, metrics: dict[str, Mean]) -> None:
+    def watch(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
+
+    def pause(self) -> contextlib.AbstractContextManager[None]:
+        return self._watchdog.pause() if self._watchdog else contextlib.nullcontext()
+
+    def collect(self, step: int, ts: TrainState, metrics: dict[str, Mean]) -> None:
+        before, self._flying = self._flying, (step, metrics)
         self._pending.append((step, metrics))
+        self._last = ts
+        if self._watchdog and time.perf_counter() - self._told > TOLD:
+            self._told = time.perf_counter()
+            publish(step)  # begun, not done: of two processes that wait for one another one has begun more
+        if before is not None:
+            jax.block_until_ready(before[1])
+            if self._watchdog:
+                self._watchdog.beat(before[0])
+
+    def stalled(self, line: str) -> None:
+        """Ends the program, for the loop is stuck where no exception reaches it."""
+        found = []
+        if jax.process_count() > 1:
+            if self._flying:
+                publish(self._flying[0])
+            time.sleep(2 * TOLD)  # for the others to say the same
+            found.append(behind(progress()))
+        saving = threading.Thread(target=self._save, daemon=True)
+        if self._checkpoints and jax.process_count() == 1:  # of several processes one cannot save alone
+            saving.start()
+            saving.join(LAST_SAVE)
+            found.append("the state is not saved" if saving.is_alive() else "the state is saved")
+        print(f"Error: {'; '.join([line, *found])}", file=sys.stderr, flush=True)
+        os._exit(STALLED)
+
+    def _save(self) -> None:
+        assert self._checkpoints and self._last
+        self._checkpoints.save(self._last, wait=True)
 
     def log(self, step: int, evaluation: Mapping[str, float]) -> None:
         pending = [(s, jax.tree.map(np.asarray, metrics)) for s, metrics in self._pending]
@@ -210,7 +278,8 @@ class _Run:
         self.history.append(row)
         if self._writer:
             self._writer.write(step, {name: value for name, value in row.items() if name != "step"})
-        self._on_log(row)
+        if is_main():
+            self._on_log(row)
 
     def _last_good(self) -> str:
         last = self._checkpoints.latest() if self._checkpoints else None

@@ -155,6 +155,16 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
+def together(clocks: Sequence[Clock]) -> list[Row]:
+    """The rows of several runs, added up."""
+    seconds = dict.fromkeys(SPANS, 0.0)
+    for clock in clocks:
+        for row in clock.rows():
+            seconds[row.name] += row.seconds
+    total = sum(seconds.values())
+    return [Row(name, value, 100 * value / total if total else 0.0) for name, value in seconds.items()]
+
+
 def table(rows: Sequence[tuple[str, float, float]]) -> str:
     """The rows of a clock as lines for people, and their total.
 

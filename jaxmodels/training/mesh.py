@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.method import Batch
@@ -135,6 +136,27 @@ def follow(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def local_rows(mesh: Mesh | None, batch_size: int) -> list[int]:
+    """The rows of a global batch that this process reads, in the order in which `put_batch` expects them.
+
+    Every row is read by at least one process, and by several where the `model` axis spans them.
+
+    Raises:
+        ValueError: the devices do not divide the batch.
+    """
+    if mesh is None:
+        return list(range(batch_size))
+    parts = row_shards(mesh)
+    if batch_size % parts:
+        raise ValueError(f"--batch_size={batch_size}: expected a multiple of data x fsdp = {parts}")
+    return [row for start, stop in _local_parts(mesh, batch_size) for row in range(start, stop)]
+
+
+def _local_parts(mesh: Mesh, size: int) -> list[tuple[int, int]]:
+    indices = rows(mesh).addressable_devices_indices_map((size,)).values()
+    return sorted({index[0].indices(size)[:2] for index in indices if index})
+
+
 class Placement(NamedTuple):
     """Where a train step's arguments lie; hashable, so that equal placements share a compiled step.
 
@@ -184,12 +206,23 @@ def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return jax.device_put(batch)
-    sharding, parts = rows(mesh), row_shards(mesh)
+    sharding, parts = rows(mesh), len(_local_parts(mesh, row_shards(mesh)))
     for name, value in _leaves(batch).items():
-        count = np.shape(value)[0] * jax.process_count()
-        if count % parts:
-            raise ValueError(f"batch: '{name}' has {count} rows, expected a multiple of data x fsdp = {parts}")
+        if np.shape(value)[0] % parts:
+            found = f"batch: '{name}' has {np.shape(value)[0]} rows on this process"
+            raise ValueError(f"{found}, expected a multiple of {parts}, its part of data x fsdp = {row_shards(mesh)}")
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), dict(batch))
+
+
+def fetch(tree: Any) -> Any:
+    """The whole arrays on the host, also where other processes hold parts of them; all processes call it together."""
+    return jax.tree.map(_whole, tree)
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
 
 
 def _leaves(batch: Batch) -> Mapping[str, Any]:

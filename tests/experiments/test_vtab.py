@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import adapting, command, tables, vtab
+from experiments import adapting, command, runs, tables, vtab
 from experiments.methods import METHODS
 from jaxmodels.training.fit import Interrupted
 from jaxmodels.training.metrics import read_metrics
@@ -140,7 +140,7 @@ def test_flags_reach_the_tuner(tmp_path):
 
 
 def test_a_recipe_replaces_the_flags():
-    setup = adapting.Setup(vtab.Config(method="ssf", recipe="ssf"), None, None, "", [], None)
+    setup = runs.Setup(vtab.Config(method="ssf", recipe="ssf"), None, None, "", [], None, [])
     task = type("Task", (), {"name": "svhn", "train": range(800)})()
     (recipe,) = adapting.candidates(setup, "ssf", task)
     assert (recipe.lr, recipe.weight_decay) == (1e-2, 5e-5)

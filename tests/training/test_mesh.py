@@ -121,5 +121,5 @@ def test_a_rule_without_a_parameter_and_an_axis_that_does_not_divide_are_named()
         param_shardings(params, (("table", ("model",)),), mesh)
     with pytest.raises(ValueError, match="'bias' has 1 dimensions, its sharding rule 2"):
         param_shardings(params, (("bias", ("model", None)),), mesh)
-    with pytest.raises(ValueError, match="'image' has 6 rows, expected a multiple of data x fsdp = 8"):
+    with pytest.raises(ValueError, match="'image' has 6 rows on this process, expected a multiple of 8"):
         put_batch({"image": np.zeros((6, 2))}, make_mesh("data:8"))

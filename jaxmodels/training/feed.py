@@ -1,0 +1,97 @@
+"""Feed: the batches of a run, read ahead and put on the devices while earlier steps compute."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from jaxmodels.data.batches import iterate
+from jaxmodels.method import Batch
+from jaxmodels.rules import path_name
+
+AHEAD = 2  # batches that wait on the devices
+
+
+@contextlib.contextmanager
+def feed(
+    batches: Any, steps: range, put: Callable[[Batch], Any], *, workers: int = 0, ahead: int = AHEAD
+) -> Iterator[Iterator[Any]]:
+    """A context with the batches of `steps`, in order; a thread reads them and puts them on the devices.
+
+    What comes is a function of the step alone, however far the thread or the workers are ahead.
+
+    Args:
+        batches: batches[step] gives a batch.
+        steps: consecutive.
+        put: batch -> what is handed out (`mesh.put_batch`).
+        workers: processes that read and decode (Grain's), for `data.batches`; 0 leaves it to the thread.
+        ahead: batches that may wait, at least 1.
+
+    Raises:
+        ValueError: workers for batches that are not Grain's; on reading: a batch of other names, shapes or dtypes than
+            the first, for which the step would have to be compiled again. What reading raises is raised on, too.
+    """
+    if workers and not isinstance(batches, grain.MapDataset):
+        raise ValueError(f"--workers={workers}: needs batches from `data.batches`, found {type(batches).__name__}")
+    room, ready, closed = threading.Semaphore(ahead), queue.SimpleQueue[Any](), threading.Event()
+
+    def read() -> None:
+        try:
+            ahead_of_us = iterate(batches, steps.start, workers=workers) if workers else map(batches.__getitem__, steps)
+            first = None
+            for step in steps:
+                room.acquire()
+                if closed.is_set():
+                    return
+                batch = next(ahead_of_us)
+                shapes = _shapes(batch)
+                first = first or shapes
+                _compare(first, shapes, step)
+                ready.put(put(batch))
+        except BaseException as error:  # is raised where the batch is asked for
+            ready.put(_Failed(error))
+
+    def taken() -> Iterator[Any]:
+        for _ in steps:
+            batch = ready.get()
+            if isinstance(batch, _Failed):
+                raise batch.error
+            room.release()
+            yield batch
+
+    thread = threading.Thread(target=read, name="feed", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        closed.set()
+        room.release()
+        thread.join(timeout=5.0)  # a source may hang, and must not hold up the end of the run
+
+
+class _Failed:
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+def _shapes(batch: Batch) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    leaves = jax.tree_util.tree_leaves_with_path(dict(batch))
+    return {path_name(path): (np.shape(leaf), np.asarray(leaf).dtype) for path, leaf in leaves}
+
+
+def _compare(first: dict, found: dict, step: int) -> None:
+    for name in first.keys() | found.keys():
+        if first.get(name) != found.get(name):
+            raise ValueError(
+                f"batch {step}: '{name}' is {_show(found.get(name))}, expected {_show(first.get(name))} as before: "
+                "another shape would compile the step again"
+            )
+
+
+def _show(leaf: tuple | None) -> str:
+    return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"
