@@ -6,11 +6,9 @@ integer, and several hosts read the same global batches, each its own rows. Grai
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import absl.flags
 import grain
 import numpy as np
 
@@ -148,26 +146,3 @@ def eval_batches(source: Source, batch_size: int, *, rows: Sequence[int] | None 
         mine = [start + row for row in chosen]
         batch = stack([source[i if i < len(source) else start] for i in mine])
         yield {**batch, "mask": np.asarray([float(i < len(source)) for i in mine], np.float32)}
-
-
-def iterate(data: grain.MapDataset, start: int = 0, *, workers: int = 0) -> Iterator[dict[str, Any]]:
-    """`data[start]`, `data[start + 1]`, ...; the same batches for any number of workers.
-
-    Args:
-        data: from `batches`.
-        start: first step.
-        workers: processes that decode ahead (Grain's); 0 reads in this process when asked. The module that starts the
-            run must be importable, as for any Python multiprocessing (`if __name__ == '__main__'`).
-
-    Yields:
-        One batch per step, without end.
-    """
-    if not workers:
-        yield from (data[step] for step in itertools.count(start))
-        return
-    if not absl.flags.FLAGS.is_parsed():
-        absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which only absl.app would have parsed
-    # Grain's defaults (16 threads, 500 buffered elements) are meant for single examples, not for whole batches.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    ahead = data[start:].to_iter_dataset(options)
-    yield from ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1))

@@ -3,14 +3,14 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import absl.flags
 import grain
 import jax
 import numpy as np
 
-from jaxmodels.data.batches import iterate
 from jaxmodels.method import Batch
 from jaxmodels.rules import path_name
 
@@ -41,18 +41,24 @@ def feed(
     room, ready, closed = threading.Semaphore(ahead), queue.SimpleQueue[Any](), threading.Event()
 
     def read() -> None:
-        try:
-            ahead_of_us = iterate(batches, steps.start, workers=workers) if workers else map(batches.__getitem__, steps)
-            first = None
+        found: Generator[Batch, None, None] = (
+            decoded(batches, steps.start, workers) if workers else (batches[i] for i in steps)
+        )
+        first = None
+        with contextlib.closing(found):
             for step in steps:
                 room.acquire()
                 if closed.is_set():
                     return
-                batch = next(ahead_of_us)
+                batch = next(found)
                 shapes = _shapes(batch)
                 first = first or shapes
                 _compare(first, shapes, step)
                 ready.put(put(batch))
+
+    def reading() -> None:
+        try:
+            read()
         except BaseException as error:  # is raised where the batch is asked for
             ready.put(_Failed(error))
 
@@ -64,7 +70,7 @@ def feed(
             room.release()
             yield batch
 
-    thread = threading.Thread(target=read, name="feed", daemon=True)
+    thread = threading.Thread(target=reading, name="feed", daemon=True)
     thread.start()
     try:
         yield taken()
@@ -72,6 +78,19 @@ def feed(
         closed.set()
         room.release()
         thread.join(timeout=5.0)  # a source may hang, and must not hold up the end of the run
+
+
+def decoded(batches: grain.MapDataset, start: int, workers: int) -> Generator[Batch, None, None]:
+    """`batches[start]`, `batches[start + 1]`, ..., read and decoded ahead by `workers` processes.
+
+    The module that starts the run must be importable, as for any Python multiprocessing (`if __name__ == '__main__'`).
+    """
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which only absl.app would have parsed
+    # Grain's defaults (16 threads, 500 buffered elements) are meant for single examples, not for whole batches.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    ahead = batches[start:].to_iter_dataset(options)
+    yield from ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1))
 
 
 class _Failed:

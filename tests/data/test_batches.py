@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodels.data.batches import batches, eval_batches, iterate, stack, steps_per_epoch
+from jaxmodels.data.batches import batches, eval_batches, stack, steps_per_epoch
 from jaxmodels.data.source import array_source
 
 
@@ -118,14 +118,3 @@ def test_stack_nests_and_names_what_does_not_fit():
     assert nested["a"]["b"].shape == (2, 2) and nested["c"].tolist() == [1, 2]
     with pytest.raises(ValueError, match=r"'image': one batch needs one shape, found \(2, 3\) and \(4, 3\)"):
         stack([{"image": np.zeros((4, 3))}, {"image": np.zeros((2, 3))}])
-
-
-def test_workers_only_prefetch():
-    data = batches(numbers(20), 4, seed=1, augment=jitter)
-    ahead = iterate(data, 7, workers=1)
-    here = iterate(data, 7)
-    for _ in range(3):
-        theirs, ours = next(ahead), next(here)
-        np.testing.assert_array_equal(theirs["x"], ours["x"])
-        np.testing.assert_array_equal(theirs["noise"], ours["noise"])
-    ahead.close()
