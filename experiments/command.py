@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from jaxmodels.training.compilation import keep_compiled
 from jaxmodels.training.fit import Interrupted, NonFinite
 from jaxmodels.training.memory import reuse_freed_memory
 
@@ -33,6 +34,7 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     """
     argv = sys.argv[1:]
     reuse_freed_memory()
+    keep_compiled()
     try:
         main(parse(config, description, argv))
     except Interrupted as stop:

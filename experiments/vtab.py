@@ -113,8 +113,8 @@ class Config:
     """Dtype of the backbone: bfloat16 on an accelerator, float32 on a CPU."""
     remat: bool = False
     """Recompute each block in the backward pass."""
-    cache: Literal["ram", "train", "none"] = "train"
-    """Which decoded images stay in memory."""
+    cache: Literal["ram", "disk", "none"] = "ram"
+    """Where decoded images are kept: in memory, as far as they fit in half of it; in a file; or nowhere."""
     mesh: str = ""
     """Sizes of the mesh's axes, such as data:-1,fsdp:4 (-1 takes the devices that are left); empty uses one device."""
     plan: str = ""

@@ -94,14 +94,3 @@ def concat(sources: Sequence[Source]) -> LazySource:
 def _of_concat(sources: tuple[Source, ...], ends: np.ndarray, i: int) -> Example:
     which = int(np.searchsorted(ends, i, side="right")) - 1
     return sources[which][i - int(ends[which])]
-
-
-def cached(source: Source) -> LazySource:
-    """The source, each example computed once and then kept in memory (in every process that reads it)."""
-    return LazySource(len(source), functools.partial(_of_memory, source, {}))
-
-
-def _of_memory(source: Source, memory: dict[int, Example], i: int) -> Example:
-    if i not in memory:
-        memory[i] = source[i]
-    return memory[i]

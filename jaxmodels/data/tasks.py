@@ -14,13 +14,13 @@ import numpy as np
 from jaxmodels.data import augment as views
 from jaxmodels.data import fgvc, folder, synthetic, vtab
 from jaxmodels.data.batches import Augment
+from jaxmodels.data.caching import kept
 from jaxmodels.data.imagelist import file_source
 from jaxmodels.data.images import normalise, resize
-from jaxmodels.data.source import Example, LazySource, Source, array_source, cached, concat, mapped
+from jaxmodels.data.source import Example, LazySource, Source, array_source, concat, mapped
 from jaxmodels.data.vtab_folder import vtab_folder_split
 from jaxmodels.data.vtab_tfds import vtab_tfds_split
 
-CACHES = ("none", "train", "ram")
 Preprocess = Callable[[np.ndarray], np.ndarray]
 
 _VIEWS = {"timm": views.timm_train, "vpt": views.vpt_train}
@@ -116,7 +116,7 @@ def vtab1k_tasks(
     image_size: int = 224,
     resize_method: str = "bicubic",
     normalisation: str = "imagenet",
-    cache: str = "train",
+    cache: str = "ram",
     version: str | None = None,
 ) -> list[Task]:
     """VTAB-1k: train800, val200, their union and the whole test split of each task; no augmentation.
@@ -128,8 +128,7 @@ def vtab1k_tasks(
         image_size: S.
         resize_method: 'bicubic' as FacT, SSF, SPT and SNELL; 'tf_bilinear' as VPT. Aspect ratio is ignored.
         normalisation: 'imagenet' is what the published numbers use.
-        cache: which resized pictures are kept in memory after their first use, 150 kB each at 224 pixels: 'train' the
-            1,000 training images, 'ram' the test split as well, 'none' nothing.
+        cache: where resized pictures are kept after their first use, 150 kB each at 224 pixels; see `caching.kept`.
         version: of the TFDS data sets, in place of the published ones.
 
     Raises:
@@ -140,7 +139,7 @@ def vtab1k_tasks(
     if version is not None and reader != "tfds":
         raise ValueError(f"version={version}: only --reader=tfds has versions")
 
-    _check(cache, image_size, normalisation)
+    _check(image_size, normalisation)
     resize(np.zeros((1, 1, 3), np.uint8), 1, resize_method)
 
     def load(row: vtab.VtabTask, split: str) -> LazySource:
@@ -151,9 +150,9 @@ def vtab1k_tasks(
     def build(row: vtab.VtabTask) -> Task:
         train, val, test = (load(row, split) for split in ("train800", "val200", "test"))
         shrink = _on_image(lambda image: resize(image, image_size, resize_method))
-        train, val = (_kept(mapped(source, shrink), cache != "none") for source in (train, val))
-        test = _kept(mapped(test, shrink), cache == "ram")
-        train, val, test = (mapped(source, _normalised(normalisation)) for source in (train, val, test))
+        train, val, test = (
+            mapped(kept(mapped(source, shrink), cache), _normalised(normalisation)) for source in (train, val, test)
+        )
         return Task(
             name=row.name,
             group=row.group,
@@ -178,7 +177,7 @@ def fgvc_tasks(
     image_size: int = 224,
     augmentation: str = "timm",
     normalisation: str = "imagenet",
-    cache: str = "none",
+    cache: str = "ram",
 ) -> list[Task]:
     """The fine-grained sets; tested on centre crops.
 
@@ -188,8 +187,8 @@ def fgvc_tasks(
         image_size: S.
         augmentation: of the training images: 'timm' (SSF, SNELL), 'vpt', or 'none' (the test's view).
         normalisation: 'imagenet' is what the published numbers use.
-        cache: which pictures are kept in memory after their first use ('train': training and validation, 'ram': all);
-            training images are kept in their full size where they are augmented.
+        cache: where decoded pictures are kept after their first use, see `caching.kept`; training images in their full
+            size where they are augmented.
 
     Raises:
         ValueError: an unknown set or option, or data that are missing or malformed.
@@ -218,7 +217,7 @@ def folder_task(
     image_size: int = 224,
     augmentation: str = "none",
     normalisation: str = "imagenet",
-    cache: str = "train",
+    cache: str = "ram",
     val_share: float = 0.2,
     test_share: float = 0.2,
     seed: int = 0,
@@ -264,29 +263,27 @@ def _cropped(
     """The splits of a task tested on centre crops: train, val, trainval, test, augment."""
     if augmentation != "none" and augmentation not in _VIEWS:
         raise ValueError(f"augmentation '{augmentation}': expected one of {', '.join(_VIEWS)}, none")
-    _check(cache, size, normalisation)
+    _check(size, normalisation)
     crop, finish = _on_image(lambda image: views.centre_crop(image, size)), _normalised(normalisation)
 
     train, val, test = sources
 
-    def tested(source: Source, keep: bool) -> LazySource:
-        return mapped(_kept(mapped(source, crop), keep), finish)
+    def tested(source: Source) -> LazySource:
+        return mapped(kept(mapped(source, crop), cache), finish)
 
-    tested_val, tested_test = tested(val, cache != "none"), tested(test, cache == "ram")
+    tested_val, tested_test = tested(val), tested(test)
     if augmentation == "none":
-        training = tested(train, cache != "none")
+        training: Source = tested(train)
         both, augment = concat([training, tested_val]), None
     else:
-        training = _kept(mapped(train, dict), cache != "none")
-        both = concat([training, _kept(mapped(val, dict), cache != "none")])
+        training = kept(train, cache)
+        both = concat([training, kept(val, cache)])
         augment = functools.partial(_augment, view=_VIEWS[augmentation], size=size, normalisation=normalisation)
     return {"train": training, "val": tested_val, "trainval": both, "test": tested_test, "augment": augment}
 
 
-def _check(cache: str, image_size: int, normalisation: str) -> None:
+def _check(image_size: int, normalisation: str) -> None:
     """Options that would otherwise fail late, in the middle of a run, or be ignored."""
-    if cache not in CACHES:
-        raise ValueError(f"cache '{cache}': expected one of {', '.join(CACHES)}")
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: expected at least 1 pixel")
     normalise(np.zeros((1, 1, 3)), normalisation)
@@ -301,10 +298,6 @@ def _augment(
     normalisation: str,
 ) -> Example:
     return {**example, "image": normalise(view(example["image"], rng, size), normalisation)}
-
-
-def _kept(source: LazySource, keep: bool) -> LazySource:
-    return cached(source) if keep else source
 
 
 def _on_image(function: Preprocess) -> Callable[[Example], Example]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmodels.method import Batch, Mean, Method
 from jaxmodels.training.mesh import put_batch
+from jaxmodels.training.shapes import Shapes, same_shapes
 
 Metric = Callable[[Any, Batch], dict[str, Mean]]
 
@@ -46,11 +47,13 @@ def evaluate(
         name -> mean over all examples that count.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: there is no batch, or one of another shape than the first.
     """
     step = evaluation_step(method, metric)
     total: dict[str, Mean] | None = None
-    for batch in batches:
+    first: Shapes | None = None
+    for number, batch in enumerate(batches):
+        first = same_shapes(first, batch, f"evaluate: batch {number}")
         means = step(variables, batch if mesh is None else put_batch(batch, mesh))
         total = means if total is None else {name: total[name].merge(mean) for name, mean in means.items()}
     if total is None:

@@ -8,11 +8,9 @@ from typing import Any
 
 import absl.flags
 import grain
-import jax
-import numpy as np
 
 from jaxmodels.method import Batch
-from jaxmodels.rules import path_name
+from jaxmodels.training.shapes import Shapes, same_shapes
 
 AHEAD = 2  # batches that wait on the devices
 
@@ -44,16 +42,14 @@ def feed(
         found: Generator[Batch, None, None] = (
             decoded(batches, steps.start, workers) if workers else (batches[i] for i in steps)
         )
-        first = None
+        first: Shapes | None = None
         with contextlib.closing(found):
             for step in steps:
                 room.acquire()
                 if closed.is_set():
                     return
                 batch = next(found)
-                shapes = _shapes(batch)
-                first = first or shapes
-                _compare(first, shapes, step)
+                first = same_shapes(first, batch, f"batch {step}")
                 ready.put(put(batch))
 
     def reading() -> None:
@@ -96,21 +92,3 @@ def decoded(batches: grain.MapDataset, start: int, workers: int) -> Generator[Ba
 class _Failed:
     def __init__(self, error: BaseException):
         self.error = error
-
-
-def _shapes(batch: Batch) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    leaves = jax.tree_util.tree_leaves_with_path(dict(batch))
-    return {path_name(path): (np.shape(leaf), np.asarray(leaf).dtype) for path, leaf in leaves}
-
-
-def _compare(first: dict, found: dict, step: int) -> None:
-    for name in first.keys() | found.keys():
-        if first.get(name) != found.get(name):
-            raise ValueError(
-                f"batch {step}: '{name}' is {_show(found.get(name))}, expected {_show(first.get(name))} as before: "
-                "another shape would compile the step again"
-            )
-
-
-def _show(leaf: tuple | None) -> str:
-    return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"

@@ -20,7 +20,7 @@ from jaxmodels.method import Batch, Mean, Method
 from jaxmodels.training.checkpoint import Checkpoints
 from jaxmodels.training.feed import feed
 from jaxmodels.training.goodput import Clock
-from jaxmodels.training.mesh import placement, put_batch
+from jaxmodels.training.mesh import default_device, placement, put_batch
 from jaxmodels.training.metrics import MetricsWriter, write_text
 from jaxmodels.training.preemption import Preemption
 from jaxmodels.training.processes import is_main
@@ -145,7 +145,9 @@ def fit(
         variables = method.init(jax.random.key(seed), batches[0])
     ts, frozen = begin(method, optimizer, variables, seed=seed, ema=ema)
     placed = None if mesh is None else placement(ts, frozen, method.shardings, mesh)
-    ts, frozen = jax.device_put((ts, frozen)) if placed is None else jax.device_put((ts, frozen), placed.trees)
+    # Onto a device that is named, where None would leave them unbound: restored leaves are bound, and jit tells the two
+    # apart by compiling again.
+    ts, frozen = jax.device_put((ts, frozen), default_device() if placed is None else placed.trees)
     checkpoints = Checkpoints(workdir) if workdir is not None else None
     writer = None
     try:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -60,6 +61,12 @@ def make_mesh(text: str = "data:-1", devices: Sequence[Any] | None = None) -> Me
     count = len(jax.devices() if devices is None else devices)
     sizes = parse_mesh(text, count)
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def default_device() -> jax.Device:
+    """Where arrays go when nothing is said."""
+    (device,) = jnp.zeros(()).devices()
+    return device
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

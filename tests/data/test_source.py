@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.data.source import Source, array_source, cached, concat, mapped, subset
+from jaxmodels.data.source import Source, array_source, concat, mapped, subset
 
 
 def values(source):
@@ -27,13 +27,6 @@ def test_sources_behave_as_the_lists_they_stand_for(xs, data):
 def test_anything_with_length_and_index_is_a_source():
     assert isinstance([{"x": 1}], Source)
     assert values(concat([[{"x": 1}], array_source({"x": [2]})])) == [1, 2]
-
-
-def test_cached_computes_once():
-    calls = []
-    source = cached(mapped(array_source({"x": [5, 6]}), lambda row: calls.append(1) or row))
-    assert values(source) + values(source) == [5, 6, 5, 6]
-    assert len(calls) == 2
 
 
 def test_arrays_of_different_length_are_refused():

@@ -60,7 +60,7 @@ def test_vtab_is_resized_directly_and_normalised(vtab_dir, method, statistics):
     np.testing.assert_array_equal(task.test[0]["image"], normalise(resize(image, 12, method), statistics))
 
 
-@pytest.mark.parametrize("cache, train_stays, test_stays", [("none", 0, 0), ("train", 1, 0), ("ram", 1, 1)])
+@pytest.mark.parametrize("cache, train_stays, test_stays", [("none", 0, 0), ("disk", 1, 1), ("ram", 1, 1)])
 def test_the_cache_keeps_what_it_says(vtab_dir, cache, train_stays, test_stays):
     (task,) = vtab1k_tasks(vtab_dir, ["dtd"], image_size=8, cache=cache)
     expected = task.train[0]["image"].copy()
@@ -84,7 +84,7 @@ def test_the_cache_keeps_what_it_says(vtab_dir, cache, train_stays, test_stays):
     [
         ({"reader": "zip"}, "--reader=zip: expected 'folder' or 'tfds'"),
         ({"version": "1.0.0"}, "only --reader=tfds has versions"),
-        ({"cache": "disk"}, "cache 'disk': expected one of none, train, ram"),
+        ({"cache": "train"}, "--cache=train: expected one of ram, disk, none"),
         ({"resize_method": "area"}, "resize 'area'"),
         ({"normalisation": "clip"}, "normalisation 'clip'"),
         ({"image_size": 0}, "image_size=0"),
@@ -119,7 +119,7 @@ def test_own_images_train_and_test(own, augmentation):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "timm"])
-@pytest.mark.parametrize("cache, train_stays, test_stays", [("none", 0, 0), ("train", 1, 0), ("ram", 1, 1)])
+@pytest.mark.parametrize("cache, train_stays, test_stays", [("none", 0, 0), ("disk", 1, 1), ("ram", 1, 1)])
 def test_the_cache_of_cropped_tasks_keeps_what_it_says(own, cache, train_stays, test_stays, augmentation):
     task = folder_task(own, image_size=16, cache=cache, augmentation=augmentation)
     readers = [(s, train_stays) for s in (task.train, task.val, task.trainval)] + [(task.test, test_stays)]

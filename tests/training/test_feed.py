@@ -71,9 +71,9 @@ def test_an_error_is_raised_at_its_own_step():
 @pytest.mark.parametrize(
     "odd, message",
     [
-        ({"x": np.zeros((3, 2))}, r"batch 1: 'x' is float64\[3, 2\], expected float64\[4, 2\] as before"),
-        ({"x": np.zeros((4, 2), np.int32)}, r"'x' is int32\[4, 2\], expected float64"),
-        ({"x": np.zeros((4, 2)), "y": np.zeros(1)}, r"'y' is float64\[1\], expected absent"),
+        ({"x": np.zeros((3, 2))}, r"batch 1: 'x' is float32\[3, 2\], expected float32\[4, 2\] as before"),
+        ({"x": np.zeros((4, 2), np.int32)}, r"'x' is int32\[4, 2\], expected float32"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(1)}, r"'y' is float32\[1\], expected absent"),
     ],
 )
 def test_a_batch_that_would_compile_the_step_again_is_refused(odd, message):

@@ -1,0 +1,37 @@
+"""Shapes of batches: another one would compile the step again, silently and for minutes."""
+
+import jax
+import numpy as np
+
+from jaxmodels.method import Batch
+from jaxmodels.rules import path_name
+
+Leaf = tuple[tuple[int, ...], np.dtype]
+Shapes = dict[str, Leaf]
+
+
+def same_shapes(first: Shapes | None, batch: Batch, what: str) -> Shapes:
+    """The shapes of the first batch of a run, with which this one is compared.
+
+    Args:
+        first: what this function returned for the batch before, None for the first one.
+        batch: nested dicts of arrays.
+        what: names the batch in the message.
+
+    Raises:
+        ValueError: a name, shape or dtype differs.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(dict(batch))
+    found = {path_name(path): (np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)) for path, leaf in leaves}
+    first = found if first is None else first
+    for name in {**first, **found}:
+        if first.get(name) != found.get(name):
+            raise ValueError(
+                f"{what}: '{name}' is {_show(found.get(name))}, expected {_show(first.get(name))} as before, "
+                "for another shape would compile the step again; pad it and mark what counts by 'mask'"
+            )
+    return first
+
+
+def _show(leaf: Leaf | None) -> str:
+    return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"
