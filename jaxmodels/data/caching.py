@@ -91,7 +91,7 @@ class _Disk:
 
     def _array(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         found = np.empty(shape, dtype)
-        os.preadv(self._file.fileno(), [memoryview(found.reshape(-1).view(np.uint8))], offset)
+        os.preadv(self._file.fileno(), [found.reshape(-1).view(np.uint8).data], offset)
         return found
 
     def put(self, i: int, example: Example, number: int) -> None:
@@ -105,7 +105,7 @@ class _Disk:
         with self._lock:
             offset, self._end = self._end, self._end + array.nbytes
         try:
-            written = os.pwrite(self._file.fileno(), memoryview(array.reshape(-1).view(np.uint8)), offset)
+            written = os.pwrite(self._file.fileno(), array.reshape(-1).view(np.uint8).data, offset)
         except OSError as error:
             raise OSError(f"--cache=disk: {platformdirs.user_cache_dir('jaxmodels')}: {error.strerror}") from None
         if written != array.nbytes:

@@ -242,7 +242,7 @@ def test_before_and_after_step_change_the_state():
 def test_evaluation_counts_each_example_once():
     method = small_method()
     variables = method.init(jax.random.key(0), None)
-    batch = RandomBatches()[0]
+    batch = {**RandomBatches()[0], "mask": np.ones(8, np.float32)}
     padded = {**RandomBatches()[1], "mask": np.array([1, 1, 1, 0, 0, 0, 0, 0], np.float32)}
     found = evaluate(method, variables, [batch, padded])["accuracy"]
     correct = [np.asarray(method.predict(variables, b)).argmax(-1) == b["label"] for b in (batch, padded)]
