@@ -5,11 +5,13 @@ tables; all of them take part in checkpoints, which therefore need a folder that
 """
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping
 
 import jax
+from jax._src.clusters.slurm_cluster import SlurmCluster
 from jax._src.hardware_utils import num_available_tpu_chips_and_device_id
 from jax.experimental.multihost_utils import sync_global_devices
 
@@ -34,6 +36,15 @@ def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
     if not hosts and "TPU_SKIP_MDS_QUERY" not in environment and tpu_chips():
         return "gcetpu"
     return None
+
+
+def one_per_node(environment: Mapping[str, str]) -> bool:
+    """Whether SLURM started one process on each node, which then has all of its GPUs.
+
+    >>> one_per_node({'SLURM_STEP_TASKS_PER_NODE': '1(x4)'}), one_per_node({'SLURM_STEP_TASKS_PER_NODE': '8(x2)'})
+    (True, False)
+    """
+    return bool(re.fullmatch(r"1(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", "")))
 
 
 def tpu_chips() -> bool:
@@ -77,6 +88,13 @@ def start(
         if found is None:
             return
         where, detection = f"a process that {found} started", found
+        if found == "slurm" and one_per_node(os.environ):
+            # JAX would give each process the one GPU of its local number.
+            coordinator, num_processes = (
+                SlurmCluster.get_coordinator_address(None, None),
+                SlurmCluster.get_process_count(),
+            )
+            process_id, detection = SlurmCluster.get_process_id(), "deactivate"
     # JAX ends the process from C++ with a dump when the time is over; ours comes first, with a sentence.
     alarm = threading.Timer(timeout, _give_up, (f"--init_timeout={timeout:g}: {where}: the others did not come",))
     alarm.daemon = True

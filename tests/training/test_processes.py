@@ -149,6 +149,19 @@ def test_what_a_launcher_started_is_joined_by_jax(monkeypatch):
     assert options["initialization_timeout"] > 7
 
 
+@pytest.mark.parametrize("per_node, expected", [("1(x2)", ("node1:62438", 2, 1)), ("8(x2)", (None, None, None))])
+def test_one_slurm_process_per_node_keeps_all_of_its_devices(per_node, expected, monkeypatch):
+    joined = []
+    variables = {"SLURM_JOB_ID": "999", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
+    for name, value in {**variables, "SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": per_node}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *flags, **options: joined.append((flags, options)))
+    processes.start()
+    ((flags, options),) = joined
+    assert flags == expected
+    assert options["cluster_detection_method"] == ("deactivate" if expected[0] else "slurm")
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
