@@ -90,11 +90,9 @@ def start(
         where, detection = f"a process that {found} started", found
         if found == "slurm" and one_per_node(os.environ):
             # JAX would give each process the one GPU of its local number.
-            coordinator, num_processes = (
-                SlurmCluster.get_coordinator_address(None, None),
-                SlurmCluster.get_process_count(),
-            )
-            process_id, detection = SlurmCluster.get_process_id(), "deactivate"
+            coordinator = SlurmCluster.get_coordinator_address(None, None)
+            num_processes, process_id = SlurmCluster.get_process_count(), SlurmCluster.get_process_id()
+            detection = "deactivate"
     # JAX ends the process from C++ with a dump when the time is over; ours comes first, with a sentence.
     alarm = threading.Timer(timeout, _give_up, (f"--init_timeout={timeout:g}: {where}: the others did not come",))
     alarm.daemon = True

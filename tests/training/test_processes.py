@@ -143,13 +143,13 @@ def test_what_a_launcher_started_is_joined_by_jax(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *flags, **options: joined.append((flags, options)))
     processes.start(automatic=False)
     assert not joined
-    processes.start(timeout=7)
+    processes.start(timeout=7.0)
     ((flags, options),) = joined
     assert flags == (None, None, None) and options["cluster_detection_method"] == "slurm"
     assert options["initialization_timeout"] > 7
 
 
-@pytest.mark.parametrize("per_node, expected", [("1(x2)", ("node1:62438", 2, 1)), ("8(x2)", (None, None, None))])
+@pytest.mark.parametrize("per_node, expected", [("1(x2)", ("node1:62439", 2, 1)), ("8(x2)", (None, None, None))])
 def test_one_slurm_process_per_node_keeps_all_of_its_devices(per_node, expected, monkeypatch):
     joined = []
     variables = {"SLURM_JOB_ID": "999", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
