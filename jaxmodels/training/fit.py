@@ -81,6 +81,8 @@ def fit(
     ema: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
     on_nan: Literal["stop", "skip"] = "stop",
+    keep_best: str | None = None,
+    reference: Mapping[str, str] | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Fit:
     """Trains a method.
@@ -104,13 +106,18 @@ def fit(
             sharding rules say; None uses the default device.
         on_nan: 'stop' the run when the loss or a gradient is no finite number, or 'skip' the update of such a step;
             rows then tell the share of steps skipped.
+        keep_best: name of an evaluation metric: every evaluated state is saved too, and the one with the highest value
+            is kept beside the newest two checkpoints.
+        reference: name of the frozen weights, such as {'backbone': 'vit_b16', 'sha256': ...}, stored with every
+            checkpoint; a resumed run must have the same.
         on_log: called with each logged row (a progress bar, say).
 
     Returns:
         A `Fit`.
 
     Raises:
-        ValueError: steps below 1, `resume` without a workdir or a checkpoint.
+        ValueError: steps below 1, `resume` without a workdir or a checkpoint, `keep_best` without `evaluate` and a
+            workdir.
         NonFinite: the loss or a gradient is not a number any more; names the step, the group and the last good
             checkpoint.
         Interrupted: Ctrl-C or SIGTERM, after saving.
@@ -119,13 +126,15 @@ def fit(
         raise ValueError(f"--steps: found {steps}, expected at least 1")
     if resume and workdir is None:
         raise ValueError("--resume: expected a --workdir with a checkpoint, found none")
+    if keep_best is not None and (evaluate is None or workdir is None):
+        raise ValueError(f"keep_best: found '{keep_best}', expected `evaluate` and a workdir with it")
     clock = Clock()
     if variables is None:
         variables = method.init(jax.random.key(seed), batches[0])
     ts, frozen = begin(method, optimizer, variables, seed=seed, ema=ema)
     placed = None if mesh is None else placement(ts, frozen, method.shardings, mesh)
     ts, frozen = jax.device_put((ts, frozen)) if placed is None else jax.device_put((ts, frozen), placed.trees)
-    checkpoints = Checkpoints(workdir) if workdir is not None else None
+    checkpoints = Checkpoints(workdir, best=keep_best, reference=reference) if workdir is not None else None
     writer = None
     try:
         if resume and checkpoints:
@@ -145,11 +154,13 @@ def fit(
                     batch = put_batch(batches[i], mesh)
                 with clock.span("compile" if i == first else "step"):
                     ts, metrics = step(_before_step(method, ts, i), frozen, batch)
+                if checkpoints:
+                    checkpoints.check()
                 run.collect(i + 1, metrics)
                 done = i + 1
                 stopping = stop.agreed(done)
                 evaluating = evaluate and (done == steps or (evaluate_every and done % evaluate_every == 0))
-                saving = bool(save_every) and done % save_every == 0
+                saving = bool(save_every and done % save_every == 0) or bool(keep_best and evaluating)
                 if evaluating or saving or done % log_every == 0 or done == steps or stopping:
                     with clock.span("step"):
                         jax.block_until_ready(metrics)  # the device's time is the steps', whoever waits for it
@@ -158,7 +169,7 @@ def fit(
                     run.log(done, found)
                 if checkpoints and (saving or done == steps or stopping):
                     with clock.span("save"):
-                        checkpoints.save(ts, wait=done == steps or stopping)
+                        checkpoints.save(ts, metrics=found, wait=done == steps or stopping)
                 if goodput and (done % log_every == 0 or done == steps or stopping):
                     write_text(goodput, json.dumps(clock.state(done)))
                 if stopping and done < steps:
