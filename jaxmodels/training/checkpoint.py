@@ -131,8 +131,7 @@ class Checkpoints:
             OSError: the save failed; older checkpoints are still whole.
         """
         if self._pending is not None and not self._manager.is_saving_in_progress():
-            with self._failing_as_os_error():
-                self._manager.wait_until_finished()
+            self._wait()
 
     def restore(self, template: TrainState) -> TrainState:
         """The newest whole checkpoint, in the shapes, dtypes and shardings of `template`.
@@ -164,14 +163,22 @@ class Checkpoints:
             with self._failing_as_os_error():
                 self._manager.close()
 
+    def _wait(self) -> None:
+        try:
+            with self._failing_as_os_error():
+                self._manager.wait_until_finished()
+        except OSError:
+            self._pending = None  # there is nothing to read back
+            raise
+
     def _settle(self) -> None:
         """Waits for the save in progress, reads it back, and deletes what it makes superfluous."""
-        step, self._pending = self._pending, None
-        if step is None:
+        if self._pending is None:
             return
-        with self._failing_as_os_error():
-            self._manager.wait_until_finished()
-            if jax.process_index() == 0:
+        self._wait()
+        step, self._pending = self._pending, None
+        if jax.process_index() == 0:
+            with self._failing_as_os_error():
                 _flush(self.folder / str(step))
         self._verify(step, self._abstract)
         newest = sorted(self._verified)[-self._keep :]
