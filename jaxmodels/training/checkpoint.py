@@ -8,6 +8,7 @@ metrics, and the name of the frozen weights. A checkpoint counts once it was rea
 two of these are newer, nothing is deleted.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -199,7 +200,7 @@ class Checkpoints:
             self._damaged.add(step)
             self._verified.discard(step)
             self._scores.pop(step, None)
-            warnings.warn(f"{self.folder / str(step)} is damaged and passed over: {error}", stacklevel=4)
+            warnings.warn(f"{self.folder / str(step)} is damaged and passed over: {error}", stacklevel=3)
             return None
         self._verified.add(step)
         self._damaged.discard(step)
@@ -212,8 +213,7 @@ class Checkpoints:
             about = _read_about(folder)
         _compare(about, wanted, self._reference, folder)
         with _everywhere():
-            restore = ocp.args.StandardRestore(dict(wanted))
-            leaves = ocp.StandardCheckpointHandler().restore(folder / "state", args=restore)
+            leaves = _read_leaves(folder / "state", wanted)
         for name, found in checksums({name: leaves[name] for name in wanted}).items():
             saved = about["leaves"][name]["checksum"]
             if found != saved:
@@ -282,6 +282,24 @@ def _read_about(folder: Path) -> dict:
     return about
 
 
+def _read_leaves(folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, _Patient()))
+    args = ocp.args.PyTreeRestore(dict(wanted), ocp.checkpoint_utils.construct_restore_args(dict(wanted)))
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry).restore(folder, args=args)
+
+
+class _Patient(ocp.type_handlers.ArrayHandler):
+    """Orbax abandons all other reads at the first that fails, and each prints a traceback when it ends: wait for them."""
+
+    async def deserialize(self, *args, **kwargs):
+        before = asyncio.all_tasks()
+        try:
+            return await super().deserialize(*args, **kwargs)
+        except Exception:
+            await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+            raise
+
+
 def _compare(about: Mapping[str, Any], wanted: Mapping[str, Any], reference: Mapping[str, str], folder: Path) -> None:
     """Raises a ValueError when a whole checkpoint is not this run's."""
     if about["format"] != FORMAT:
@@ -314,7 +332,10 @@ def _flush(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """One line: the first of what is at the bottom of it."""
+    while not isinstance(error, Damaged) and error.__cause__ is not None:
+        error = error.__cause__
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
