@@ -27,6 +27,7 @@ def train(workdir: Path) -> None:
     """Trains to the end from the newest checkpoint; writes the final parameters to final.npz."""
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     method, batches, optimizer = small_run()
     with Checkpoints(workdir) as checkpoints:
         resume = checkpoints.latest() is not None

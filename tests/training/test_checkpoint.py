@@ -173,8 +173,9 @@ def test_an_error_in_the_background_surfaces_at_the_next_check(tmp_path, monkeyp
         checkpoints.check()  # said once
         assert checkpoints.latest() == 1
         monkeypatch.undo()
-        checkpoints.save(state(2), wait=True)  # once there is room again
-    chex.assert_trees_all_equal(restored(tmp_path)[0], state(2))
+        checkpoints.save(state(3), wait=True)  # once there is room again
+    chex.assert_trees_all_equal(restored(tmp_path)[0], state(3))
+    assert steps_in(tmp_path) == [1, 3]
 
 
 def test_fit_stops_at_the_step_after_a_save_that_failed(tmp_path, monkeypatch):
@@ -319,7 +320,7 @@ def test_a_format_from_the_future_is_an_error_at_once(tmp_path, monkeypatch):
 
 def test_a_checkpoint_holds_what_it_says(tmp_path):
     with Checkpoints(tmp_path, reference=REFERENCE) as checkpoints:
-        checkpoints.save(state(1), metrics={"loss": np.float32(0.5)})
+        checkpoints.save(state(1), metrics={"loss": 0.5})
     about = json.loads((tmp_path / "checkpoints" / "1" / "about" / "metadata").read_text())
     assert (about["format"], about["metrics"], about["reference"]) == (1, {"loss": 0.5}, REFERENCE)
     assert about["leaves"]["trained:layer:w"]["shape"] == [8, 64] and "trained:layer:frozen" not in about["leaves"]
