@@ -289,7 +289,7 @@ def _read_leaves(folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> di
 
 
 class _Patient(ocp.type_handlers.ArrayHandler):
-    """Orbax abandons all other reads at the first that fails, and each prints a traceback when it ends: wait for them."""
+    """Waits for all reads when one fails: Orbax would abandon the others, and each would print a traceback later."""
 
     async def deserialize(self, *args, **kwargs):
         before = asyncio.all_tasks()

@@ -20,7 +20,7 @@ from jaxmodels.training.state import TrainState
 from tests.training.small import small_run
 
 FIXTURE = Path(__file__).parents[1] / "goldens" / "checkpoint"
-STEPS = 400
+STEPS = 120
 
 
 def train(workdir: Path) -> None:

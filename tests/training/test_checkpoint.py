@@ -207,7 +207,7 @@ def two(tmp_path_factory):
 
 @pytest.mark.parametrize("damage", ["deleted", "cut", "emptied", "flipped"])
 def test_whatever_happens_to_a_file_the_newest_whole_state_comes_back(two, tmp_path, damage):
-    """Some files are not needed for reading: then the newest comes back, bitwise; else the one before, and it is said."""
+    """Some files are not needed for reading: then the newest comes back, bitwise; else the one before, with a word."""
     fell_back = set()
     for name in [path.relative_to(two) for path in files_of(two / "checkpoints" / "2")]:
         workdir = tmp_path / name.name
@@ -339,7 +339,9 @@ def test_training_goes_on_on_other_meshes(tmp_path):
         (4, jm.make_mesh("data:1", jax.devices()[:1])),
         (6, jm.make_mesh("data:2,fsdp:4")),
     ):
-        run = jm.fit(method, batches, optimizer, steps=steps, log_every=1, workdir=tmp_path, resume=steps > 2, mesh=mesh)
+        run = jm.fit(
+            method, batches, optimizer, steps=steps, log_every=1, workdir=tmp_path, resume=steps > 2, mesh=mesh
+        )
         rows += run.history
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     for found, expected in zip(rows, alone.history, strict=True):

@@ -51,7 +51,7 @@ def test_ten_kills_at_any_moment_change_nothing(tmp_path):
         before = rows_in(workdir)
         process = start(workdir)
         wait_for(process, lambda: rows_in(workdir) != before)  # noqa: B023
-        time.sleep(generator.uniform(0.0, 0.4))
+        time.sleep(generator.uniform(0.0, 0.25))
         if kill % 2 and len(amid) < IN_A_SAVE:
             wait_for(process, lambda: saving(workdir))
         process.kill()
