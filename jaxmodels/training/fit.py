@@ -116,8 +116,8 @@ def fit(
         A `Fit`.
 
     Raises:
-        ValueError: steps below 1, `resume` without a workdir or a checkpoint, `keep_best` without `evaluate` and a
-            workdir.
+        ValueError: steps below 1, `resume` without a workdir or a checkpoint, a workdir with checkpoints without
+            `resume`, `keep_best` without `evaluate` and a workdir.
         NonFinite: the loss or a gradient is not a number any more; names the step, the group and the last good
             checkpoint.
         Interrupted: Ctrl-C or SIGTERM, after saving.
@@ -137,6 +137,8 @@ def fit(
     checkpoints = Checkpoints(workdir, best=keep_best, reference=reference) if workdir is not None else None
     writer = None
     try:
+        if checkpoints and not resume and checkpoints.latest() is not None:  # its later steps would be taken for ours
+            raise ValueError(f"--workdir: {checkpoints.folder} holds another run: expected --resume or an empty folder")
         if resume and checkpoints:
             with clock.span("restore"):
                 ts = checkpoints.restore(ts)

@@ -363,6 +363,14 @@ def test_fit_keeps_the_best_and_names_the_weights(tmp_path):
             jm.fit(method, batches, optimizer, steps=10, keep_best="accuracy", **given)
 
 
+def test_a_new_run_does_not_mix_with_an_old_one(tmp_path):
+    method, batches, optimizer = counting()
+    jm.fit(method, batches, optimizer, steps=2, workdir=tmp_path)
+    with pytest.raises(ValueError, match="--workdir: .*/checkpoints holds another run: expected --resume or an empty"):
+        jm.fit(method, batches, optimizer, steps=4, workdir=tmp_path)
+    assert steps_in(tmp_path) == [2]
+
+
 def test_a_stored_checkpoint_can_be_read_for_ever(tmp_path):
     shutil.copytree(FIXTURE, tmp_path, dirs_exist_ok=True)
     template = jax.tree.map(jnp.zeros_like, fixture_state())
