@@ -255,6 +255,14 @@ def test_none_that_is_whole_is_an_error_that_names_the_folder(two, tmp_path):
         assert checkpoints.latest() is None
 
 
+def test_a_digit_that_changes_in_the_description_is_seen(two, tmp_path):
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoints" / "2" / "about" / "metadata"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    found, caught = restored(tmp_path)
+    assert int(found.step) == 1 and "its description changed since it was saved" in caught[0]
+
+
 def test_a_damaged_step_is_saved_again(two, tmp_path):
     shutil.copytree(two, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints" / "2" / "about" / "metadata").unlink()
