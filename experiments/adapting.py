@@ -29,6 +29,7 @@ from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.data.batches import batches, steps_per_epoch
 from jaxmodels.data.tasks import Task
 from jaxmodels.rules import count, split
+from jaxmodels.training.checkpoint import has_checkpoint
 from jaxmodels.training.memory import peak_bytes
 from jaxmodels.training.mesh import local_rows
 from jaxmodels.training.precision import precision, store_frozen
@@ -210,7 +211,7 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
         variables=variables,
         seed=seed,
         workdir=folder,
-        resume=config.resume and any((folder / "checkpoints").glob("*")),
+        resume=config.resume and has_checkpoint(folder),
         save_every=config.save_every,
         log_every=max(1, steps // 20),
         evaluate=judge if select in ("best_val", "best_test") else None,
@@ -219,6 +220,7 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
         ema=config.ema,
         mesh=setup.mesh,
         on_nan=config.on_nan,
+        reference={"backbone": setup.backbone.name, "sha256": setup.digest},
         workers=config.workers,
         stall_factor=config.stall_factor or None,
         on_log=tables.progress(setup.console, f"{name} on {task.name}", steps),

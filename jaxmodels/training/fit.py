@@ -92,6 +92,8 @@ def fit(
     ema: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
     on_nan: Literal["stop", "skip"] = "stop",
+    keep_best: str | None = None,
+    reference: Mapping[str, str] | None = None,
     workers: int = 0,
     stall_factor: float | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
@@ -118,6 +120,10 @@ def fit(
             its own rows of the batches (`mesh.local_rows`) and all with one workdir, where the first one writes.
         on_nan: 'stop' the run when the loss or a gradient is no finite number, or 'skip' the update of such a step;
             rows then tell the share of steps skipped.
+        keep_best: name of an evaluation metric: every evaluated state is saved too, and the one with the highest value
+            is kept beside the newest two checkpoints.
+        reference: name of the frozen weights, such as {'backbone': 'vit_b16', 'sha256': ...}, stored with every
+            checkpoint; a resumed run must have the same.
         workers: processes that read batches ahead (Grain's), for `data.batches`; 0 reads in a thread.
         stall_factor: no step within so many times the median step (and a minute) is a stall: every thread's stack and
             the process that is behind are printed, one process alone saves if it can, and the program ends with
@@ -128,8 +134,9 @@ def fit(
         A `Fit`.
 
     Raises:
-        ValueError: steps below 1, `resume` without a workdir or a checkpoint, several processes without a mesh, a
-            batch of another shape than the first.
+        ValueError: steps below 1, `resume` without a workdir or a checkpoint, a workdir with checkpoints without
+            `resume`, `keep_best` without `evaluate` and a workdir, several processes without a mesh, a batch of another
+            shape than the first.
         NonFinite: the loss or a gradient is not a number any more; names the step, the group and the last good
             checkpoint.
         Interrupted: Ctrl-C or SIGTERM, after saving.
@@ -138,6 +145,8 @@ def fit(
         raise ValueError(f"--steps: found {steps}, expected at least 1")
     if resume and workdir is None:
         raise ValueError("--resume: expected a --workdir with a checkpoint, found none")
+    if keep_best is not None and (evaluate is None or workdir is None):
+        raise ValueError(f"keep_best: found '{keep_best}', expected `evaluate` and a workdir with it")
     if mesh is None and jax.process_count() > 1:
         raise ValueError(f"mesh: found none, expected one over the devices of all {jax.process_count()} processes")
     clock = Clock()
@@ -148,9 +157,11 @@ def fit(
     # Onto a device that is named, where None would leave them unbound: restored leaves are bound, and jit tells the two
     # apart by compiling again.
     ts, frozen = jax.device_put((ts, frozen), default_device() if placed is None else placed.trees)
-    checkpoints = Checkpoints(workdir) if workdir is not None else None
+    checkpoints = Checkpoints(workdir, best=keep_best, reference=reference) if workdir is not None else None
     writer = None
     try:
+        if checkpoints and not resume and checkpoints.latest() is not None:  # its later steps would be taken for ours
+            raise ValueError(f"--workdir: {checkpoints.folder} holds another run: expected --resume or an empty folder")
         if resume and checkpoints:
             with clock.span("restore"):
                 ts = checkpoints.restore(ts)
@@ -175,10 +186,12 @@ def fit(
                 with clock.span("compile" if i == first else "step"):
                     ts, metrics = step(_before_step(method, ts, i), frozen, batch)
                     run.collect(i + 1, ts, metrics)
+                if checkpoints:
+                    checkpoints.check()
                 done = i + 1
                 stopping = stop.agreed(done)
                 evaluating = evaluate and (done == steps or (evaluate_every and done % evaluate_every == 0))
-                saving = bool(save_every) and done % save_every == 0
+                saving = bool(save_every and done % save_every == 0) or bool(keep_best and evaluating)
                 if evaluating or saving or done % log_every == 0 or done == steps or stopping:
                     with clock.span("step"):
                         jax.block_until_ready(metrics)  # the device's time is the steps', whoever waits for it
@@ -187,7 +200,7 @@ def fit(
                     run.log(done, found)
                 if checkpoints and (saving or done == steps or stopping):
                     with clock.span("save"), run.pause():
-                        checkpoints.save(ts, wait=done == steps or stopping)
+                        checkpoints.save(ts, metrics=found, wait=done == steps or stopping)
                 if goodput and is_main() and (done % log_every == 0 or done == steps or stopping):
                     write_text(goodput, json.dumps(clock.state(done)))
                 if stopping and done < steps:
