@@ -104,7 +104,9 @@ def evaluate(method):
 
 
 # Compilation is the price of this file, and code this small gains nothing from the optimizer of the back end.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICK: dict[str, int | bool] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):  # later ones know no other way than emitters
+    QUICK["xla_cpu_use_fusion_emitters"] = False
 compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
 
