@@ -12,7 +12,7 @@ from jaxmodels.data.batches import batches, eval_batches
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.training.evaluate import evaluate
 from jaxmodels.training.fit import fit
-from jaxmodels.training.mesh import make_mesh
+from jaxmodels.training.mesh import local_rows, make_mesh
 from jaxmodels.training.optimizer import adamw, sgd
 from jaxmodels.tuning.adapter import adapter, adaptformer
 from jaxmodels.tuning.classifier import classifier
@@ -59,6 +59,7 @@ __all__ = [
     "linear_head",
     "load_tuner",
     "load_weights",
+    "local_rows",
     "lora",
     "make_mesh",
     "merge_tuner",
