@@ -22,7 +22,7 @@ class Preemption:
 
     Python runs signal handlers in the main thread only: elsewhere nothing is caught, and without JAX's preemption
     service nothing is ever requested. A handler that was not installed from Python cannot be put back by it, and is
-    left in place.
+    left in place. Where Ctrl-C is ignored, as shells have it for jobs in the background, it stays so.
 
     Where jax.distributed is initialised (do so before entering), SIGTERM is left to JAX's service whatever the
     thread, and the first Ctrl-C is handed on to the service as a SIGTERM.
@@ -49,7 +49,8 @@ class Preemption:
             terminate = [] if _distributed() else [signal.SIGTERM]
             for number in terminate + [signal.SIGINT] * self._sigint:
                 earlier = signal.getsignal(number)
-                if earlier is not None:
+                ignored = number == signal.SIGINT and earlier == signal.SIG_IGN  # a shell's background job
+                if earlier is not None and not ignored:
                     self._earlier[number] = earlier
                     signal.signal(number, self._note)
         return self

@@ -77,6 +77,16 @@ def test_ctrl_c_twice_interrupts():
             send(signal.SIGINT)
 
 
+def test_an_ignored_ctrl_c_stays_ignored():
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Preemption(sigint=True) as stop:
+            send(signal.SIGINT)
+            assert not stop.requested()
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
 def test_inside_another(heard):
     with Preemption() as outer, Preemption() as inner:
         send(signal.SIGTERM)
