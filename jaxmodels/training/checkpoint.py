@@ -31,6 +31,7 @@ from jaxmodels.training.checksum import checksums
 from jaxmodels.training.state import TrainState
 
 FORMAT = 1  # of the item `about`
+PART = 2**28  # bytes read back at once
 
 
 class Damaged(Exception):
@@ -93,7 +94,7 @@ class Checkpoints:
         return min(self._scores, key=lambda step: (-self._scores[step], step), default=None)
 
     def save(self, ts: TrainState, *, metrics: Mapping[str, float] | None = None, wait: bool = False) -> None:
-        """Saves in the background, once the save before is complete, read back (a second copy on the devices) and good.
+        """Saves in the background, once the save before is complete, read back and good.
 
         Args:
             ts: the state.
@@ -181,21 +182,23 @@ class Checkpoints:
         if jax.process_index() == 0:
             with self._failing_as_os_error():
                 _flush(self.folder / str(step))
-        self._verify(step, self._abstract)
+        self._verify(step, self._abstract, keep=False)
         newest = sorted(self._verified)[-self._keep :]
         if len(newest) < self._keep:
             return
         while (best := self.best()) is not None and best not in self._verified:  # saved before this process began
-            self._verify(best, self._abstract)
+            self._verify(best, self._abstract, keep=False)
         with self._failing_as_os_error():
             for old in self._steps():
                 if old < newest[0] and old != best:
                     self._delete(old)
 
-    def _verify(self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array] | None:
-        """The leaves of a checkpoint, which counts from now on; or a warning and None."""
+    def _verify(
+        self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct], *, keep: bool = True
+    ) -> dict[str, jax.Array] | None:
+        """The leaves of a checkpoint, which counts from now on, or {} without `keep`; or a warning and None."""
         try:
-            leaves, about = self._read(step, wanted)
+            leaves, about = self._read(step, wanted, keep)
         except Damaged as error:
             self._damaged.add(step)
             self._verified.discard(step)
@@ -207,18 +210,25 @@ class Checkpoints:
         self._score(step, about)
         return leaves
 
-    def _read(self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, jax.Array], dict]:
+    def _read(
+        self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct], keep: bool
+    ) -> tuple[dict[str, jax.Array], dict]:
         folder = self.folder / str(step)
         with _everywhere():
             about = _read_about(folder)
         _compare(about, wanted, self._reference, folder)
-        with _everywhere():
-            leaves = _read_leaves(folder / "state", wanted)
-        for name, found in checksums({name: leaves[name] for name in wanted}).items():
-            saved = about["leaves"][name]["checksum"]
-            if found != saved:
-                raise Damaged(f"'{name}' has the checksum {found:08x}, saved was {saved:08x}")
-        return leaves, about
+        read: dict[str, jax.Array] = {}
+        # What is compared only is read in parts: a second copy of everything may be more than a device can hold.
+        for part in [wanted] if keep else _parts(wanted):
+            with _everywhere():
+                leaves = _read_leaves(folder / "state", part)
+            for name, found in checksums({name: leaves[name] for name in part}).items():
+                saved = about["leaves"][name]["checksum"]
+                if found != saved:
+                    raise Damaged(f"'{name}' has the checksum {found:08x}, saved was {saved:08x}")
+            if keep:
+                read = leaves
+        return read, about
 
     def _score(self, step: int, about: Mapping[str, Any]) -> None:
         value = about["metrics"].get(self._metric)
@@ -288,9 +298,25 @@ def _read_about(folder: Path) -> dict:
     return about
 
 
+def _parts(wanted: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
+    """The leaves in groups of at most PART bytes, or of one leaf."""
+    part: dict[str, jax.ShapeDtypeStruct] = {}
+    size = 0
+    for name, leaf in wanted.items():
+        nbytes = leaf.size * leaf.dtype.itemsize
+        if part and size + nbytes > PART:
+            yield part
+            part, size = {}, 0
+        part[name] = leaf
+        size += nbytes
+    if part:
+        yield part
+
+
 def _read_leaves(folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, _Patient()))
-    args = ocp.args.PyTreeRestore(dict(wanted), ocp.checkpoint_utils.construct_restore_args(dict(wanted)))
+    restored = ocp.checkpoint_utils.construct_restore_args(dict(wanted))
+    args = ocp.args.PyTreeRestore(dict(wanted), restored, partial_restore=True)
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry).restore(folder, args=args)
 
 

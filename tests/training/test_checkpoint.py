@@ -80,7 +80,7 @@ def test_two_whole_ones_are_on_disk_at_every_moment_and_deleted_last(tmp_path, m
     events = []
     read, flush, delete = Checkpoints._read, checkpoint._flush, Checkpoints._delete
     monkeypatch.setattr(checkpoint, "_flush", lambda folder: (events.append(f"flush {folder.name}"), flush(folder))[1])
-    monkeypatch.setattr(Checkpoints, "_read", lambda s, n, w: (events.append(f"read {n}"), read(s, n, w))[1])
+    monkeypatch.setattr(Checkpoints, "_read", lambda s, n, *w: (events.append(f"read {n}"), read(s, n, *w))[1])
     monkeypatch.setattr(Checkpoints, "_delete", lambda s, n: (events.append(f"delete {n}"), delete(s, n))[1])
     write(tmp_path, (1, 2, 3))
     assert events == ["flush 1", "read 1", "flush 2", "read 2", "flush 3", "read 3", "delete 1"]
