@@ -118,7 +118,7 @@ def main(config: Config) -> None:
     ]
     for case in cases if config.compile else ():
         for each, found in chain(case, config.workdir, compiling=True):
-            console.print(f"{' '.join(each.flags)}: {summary(found)}", highlight=False, soft_wrap=True)
+            console.print(f"{' '.join(each.flags)}: {summary(found)}", highlight=False, soft_wrap=True, emoji=False)
         write_tables(config, cases)
     write_tables(config, cases)
 
