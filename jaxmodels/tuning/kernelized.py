@@ -89,13 +89,17 @@ def init(layers: Layers, key: jax.Array, sites: Mapping[str, Linear]) -> dict[st
 
 def update(layers: Layers, params: Mapping[str, jax.Array], level: Any | None) -> jax.Array:
     """D^s (inputs, outputs) of one layer; D itself when the layer does not compete (level None)."""
-    return _pruned(layers, params, _limits(layers, params, level))
+    return _competed(layers, params, level)[0]
 
 
-def _limits(layers, params, level):
+def _competed(layers, params, level):
+    """D^s, and the limits that `_pruned` needs to find it again."""
+    merged = layers.kernel.merge(params)
     if level is None:
-        return None
-    return limits(layers.kernel.merge(params), level, mode=layers.sparsify, selection=layers.selection)
+        return merged, None
+    merged = jax.lax.optimization_barrier(merged)  # else a TPU's compiler merges anew in each of a dozen passes over D
+    found = limits(merged, level, mode=layers.sparsify, selection=layers.selection)
+    return prune(merged, found, mode=layers.sparsify), found
 
 
 def _pruned(layers, params, found):
@@ -134,7 +138,7 @@ def writes(layers: Layers, params: Any, levels: Levels, backbone: Any, key: jax.
 
 def _product(layers, x, params, level, seed, kernel):
     """Dropout(x) (kernel + D^s), by plain differentiation."""
-    return _apply(layers, x, _pruned(layers, params, _limits(layers, params, level)), seed, kernel)
+    return _apply(layers, x, update(layers, params, level), seed, kernel)
 
 
 def _apply(layers, x, pruned, seed, kernel):
@@ -154,9 +158,8 @@ def _recomputed_product(layers: Layers) -> Callable:
         return _product(layers, x, params, level, seed, kernel)
 
     def forward(x, params, level, seed, kernel):
-        found = _limits(layers, params, level)
-        y = _apply(layers, x, _pruned(layers, params, found), seed, kernel)
-        return y, (x, params, found, level, seed, kernel)
+        pruned, found = _competed(layers, params, level)
+        return _apply(layers, x, pruned, seed, kernel), (x, params, found, level, seed, kernel)
 
     def backward(residuals, g):
         x, params, found, level, seed, kernel = residuals
