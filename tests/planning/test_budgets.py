@@ -12,12 +12,10 @@ import importlib.util
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 
 import jaxmodels as jm
-from jaxmodels.backbones.vit import Size, vit
-from jaxmodels.planning.training import plan_train, trained_bytes
+from jaxmodels.planning.training import plan_train
 from tests.tiny_vit import BACKBONE
 
 FILE = Path(__file__).with_name("budgets.json")
