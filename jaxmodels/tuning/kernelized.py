@@ -17,6 +17,7 @@ from jaxmodels.ports import Operation, Writers
 from jaxmodels.rules import Rules, nearest
 from jaxmodels.tuning.dropout import drop_path, dropout, seed_of
 from jaxmodels.tuning.kernels import Kernel
+from jaxmodels.tuning.row_shards import pulled
 from jaxmodels.tuning.sites import LINEARS, Linear, linears
 from jaxmodels.tuning.sparsify import MODES, SELECTIONS, limits, prune
 from jaxmodels.tuning.tree import get, map_kernels
@@ -166,11 +167,13 @@ def _recomputed_product(layers: Layers) -> Callable:
         params, seed = _not_before(g, (params, seed))
         pruned, pull = jax.vjp(lambda params: _pruned(layers, params, found), params)
         weights = pruned if kernel is None else kernel + pruned
-        rows, slopes = dropout(seed, x, layers.dropout).reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-        grad = jnp.matmul(rows.T, slopes, preferred_element_type=pruned.dtype)
+        dropped = dropout(seed, x, layers.dropout)
         grad_x = dropout(seed, g @ weights.T.astype(g.dtype), layers.dropout)
-        grad_kernel = None if kernel is None else grad.astype(kernel.dtype)
-        (grad_params,) = pull(grad)
+
+        def pulled_both(grad):
+            return pull(grad)[0], None if kernel is None else grad.astype(kernel.dtype)
+
+        grad_params, grad_kernel = pulled(pulled_both, dropped, g, dtype=pruned.dtype)
         # The factors' gradients first: else XLA may leave them for the end, and every layer's g would wait with them.
         grad_x = _not_before(grad_params["in_q"], grad_x)
         return grad_x, grad_params, jax.tree.map(jnp.zeros_like, level), None, grad_kernel
