@@ -107,9 +107,7 @@ def plans(a: argparse.Namespace) -> None:
     policy = precision(platform="tpu")
     method = method_of(a.method, a.size, policy.compute)
     print(f"{a.method} on vit_{a.size}, {a.per_device} images per chip, planned (roofline: a step at best)")
-    print(
-        "images/s, efficiency (per chip, of the first row's) and the network's share: if sending overlaps with nothing"
-    )
+    print("images/s, efficiency (of the first row's) and the network's share: if sending overlaps with nothing")
     print("slice       chips  step ms  bound      images/s  efficiency  network ms  network share  all-reduced MB  GiB")
     first = None
     for chips in a.chips:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import jaxmodels as jm
+from jaxmodels.backbones.vit import Size, vit
 from jaxmodels.planning.training import plan_train
 from tests.tiny_vit import BACKBONE
 
@@ -65,6 +66,21 @@ def test_no_method_needs_more_than_its_budget(name):
     versions = "" if installed == stored["libtpu"] else f", libtpu {installed} after {stored['libtpu']}"
     grown = over_budget(name, measured(name), stored["budgets"][name], versions)
     assert not grown, "\n".join(grown)
+
+
+def growth(tuner):
+    """Temporaries that two further layers add; one layer's working set is in both and cancels."""
+    few, many = (vit(Size(width=2048, depth=depth, heads=8, patch=4), image_size=8) for depth in (1, 3))
+    return planned(tuner, many).temporaries - planned(tuner, few).temporaries
+
+
+@needs_libtpu
+def test_snell_keeps_no_merged_matrix_for_the_backward_pass():
+    # Wide: what fits into a TPU's on-chip memory (128 MiB on v5e) is not among its temporaries.
+    merged = 2 * 4 * 2048 * (4 * 2048)  # bytes of fc1's update in float32, of two layers
+    snell = growth(jm.snell(2, targets=("fc1",), dropout=0.0, drop_path=0.0))
+    lora = growth(jm.lora(2, targets=("fc1",)))
+    assert snell - lora < merged / 4, f"SNELL keeps {snell - lora:,} bytes more than LoRA, {merged:,} are merged"
 
 
 def test_every_method_has_a_budget_of_positive_figures():
