@@ -210,20 +210,29 @@ def tables(cases: list[Case], workdir: Path) -> str:
     versions = sorted({f"libtpu {found['libtpu']}" for each in rows.values() for _, found in each})
     count = f"{done} of {len(cases)} cases planned" + (f" ({', '.join(versions)})" if versions else "")
     lines = [f"{count}; {cases[0].images} images per chip and step."]
+    missing = []
     for chips, backbone in dict.fromkeys((case.chips, case.backbone) for case in cases):
-        own = [row for case in cases if case[:2] == (chips, backbone) for row in rows[case]]
-        missing = [case.method for case in cases if case[:2] == (chips, backbone) and not rows[case]]
-        chip, _ = parse_chips(chips)
-        counts = {found["train"]["devices"] for _, found in own if "train" in found}
-        devices = f", {counts.pop()} chips" if counts else ""
-        lines += ["", f"**ViT-{backbone[0].upper()}/{backbone[1:]} on {chips}{devices}** of "
-                  f"{chip.memory / GiB:.2f} GiB", ""]  # fmt: skip
+        group = [case for case in cases if case[:2] == (chips, backbone)]
+        own = [row for case in group for row in rows[case]]
+        left = [case.method for case in group if not rows[case]]
+        if left:
+            missing.append(f"{_title(backbone)} on {chips} ({', '.join(left)})")
         if own:
+            memory = f"{parse_chips(chips)[0].memory / GiB:.2f} GiB"
+            lines += ["", f"**{_title(backbone)} on {chips}**, chips of {memory}", ""]
             lines += [_line(HEAD), _line(["---", "---", *["---:"] * (len(HEAD) - 2)])]
             lines += [_line(cells(case, found)) for case, found in own]
-        if missing:
-            lines += ["", f"Not planned yet: {', '.join(missing)}."]
-    return "\n".join(lines)
+    return "\n".join(lines + (["", f"Not planned yet: {'; '.join(missing)}."] if missing else []))
+
+
+def _title(backbone: str) -> str:
+    """A size as papers write it.
+
+    >>> _title('b16'), _title('ti16')
+    ('ViT-B/16', 'ViT-Ti/16')
+    """
+    name = backbone.rstrip("0123456789")
+    return f"ViT-{name.capitalize()}" + (f"/{backbone[len(name) :]}" if name != backbone else "")
 
 
 HEAD = [

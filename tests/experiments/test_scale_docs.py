@@ -127,7 +127,11 @@ def test_without_compile_what_is_missing_is_named(monkeypatch, tmp_path):
     calls, settings = stub(monkeypatch, []), config(tmp_path, compile=False, images=32)
     scale.main(settings)
     text = settings.docs.read_text()
-    assert not calls and "Not planned yet: lora." in text and "0 of 1 cases planned; 32 images" in text
+    assert (
+        not calls
+        and "Not planned yet: ViT-B/16 on v5e:4x4 (lora)." in text
+        and "0 of 1 cases planned; 32 images" in text
+    )
 
 
 def test_docs_without_a_place_for_the_tables_are_refused(tmp_path):
