@@ -10,9 +10,9 @@ from jaxmodels.method import Method
 from jaxmodels.planning.plan import Plan, on_mesh, plan, show, slice_mesh
 from jaxmodels.rules import split
 from jaxmodels.training.evaluate import evaluation_step
-from jaxmodels.training.mesh import parse_mesh, placement, rows
+from jaxmodels.training.mesh import Placement, parse_mesh, placement, rows
 from jaxmodels.training.precision import Precision, store_frozen
-from jaxmodels.training.state import begin, train_step, variables_of
+from jaxmodels.training.state import TrainState, begin, train_step, variables_of
 
 
 class Plans(NamedTuple):
@@ -38,6 +38,28 @@ class Plans(NamedTuple):
     def lines(self) -> list[str]:
         """Both plans for people."""
         return ["train step", *_indented(show(self.train)), "evaluation step", *_indented(show(self.evaluate))]
+
+
+class Steps(NamedTuple):
+    """A method on a slice, as shapes: what both of its steps are compiled from.
+
+    Attributes:
+        chips: the slice.
+        ts: state of training.
+        frozen: parameters beside it.
+        batch: rows of the global batch.
+        placement: where they lie.
+    """
+
+    chips: str
+    ts: TrainState
+    frozen: Any
+    batch: Any
+    placement: Placement
+
+    def plan(self, step: Any, *arguments: Any) -> Plan:
+        """The plan of a step of this method."""
+        return plan(step, arguments, chips=self.chips, trained=self.ts.trained, frozen=self.frozen)
 
 
 def plan_method(
@@ -67,6 +89,40 @@ def plan_method(
         ValueError: a method without a batch, an unknown slice, a mesh of another size.
         ImportError: libtpu is not installed.
     """
+    steps = placed_on(method, optimizer, chips, batch_size, mesh=mesh, precision=precision, ema=ema)
+    trained = _train(steps, method, optimizer, accumulate, ema)
+    mask = jax.ShapeDtypeStruct((batch_size,), jnp.float32, sharding=rows(steps.placement.mesh))
+    variables = variables_of(steps.ts, steps.frozen)
+    return Plans(trained, steps.plan(evaluation_step(method), variables, {**steps.batch, "mask": mask}))
+
+
+def plan_train(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    chips: str,
+    batch_size: int,
+    mesh: str = "data:-1",
+    precision: Precision | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
+) -> Plan:
+    """The train step alone, for which half of the compilation is enough; as `plan_method` otherwise."""
+    steps = placed_on(method, optimizer, chips, batch_size, mesh=mesh, precision=precision, ema=ema)
+    return _train(steps, method, optimizer, accumulate, ema)
+
+
+def placed_on(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    chips: str,
+    batch_size: int,
+    *,
+    mesh: str = "data:-1",
+    precision: Precision | None = None,
+    ema: float | None = None,
+) -> Steps:
+    """The shapes of a method's state and batch on a slice; see `plan_method`."""
     if method.batch is None:
         raise ValueError("plan: the method does not say what its batch looks like, expected Method.batch")
     whole = slice_mesh(chips)
@@ -81,13 +137,14 @@ def plan_method(
     ts, frozen = jax.eval_shape(start, jax.random.key(0))
     placed = placement(ts, frozen, method.shardings, devices)
     ts, frozen = jax.tree.map(_placed, (ts, frozen), placed.trees)
-    batch = on_mesh(method.batch(batch_size), devices, rows(devices).spec)
-    step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=placed)
-    counted: dict[str, Any] = {"chips": chips, "trained": ts.trained, "frozen": frozen}
-    trained = plan(step, (ts, frozen, batch), **counted)
-    mask = jax.ShapeDtypeStruct((batch_size,), jnp.float32, sharding=rows(devices))
-    evaluated = plan(evaluation_step(method), (variables_of(ts, frozen), {**batch, "mask": mask}), **counted)
-    return Plans(trained, evaluated)
+    return Steps(chips, ts, frozen, on_mesh(method.batch(batch_size), devices, rows(devices).spec), placed)
+
+
+def _train(
+    steps: Steps, method: Method, optimizer: optax.GradientTransformation, accumulate: int, ema: float | None
+) -> Plan:
+    step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=steps.placement)
+    return steps.plan(step, steps.ts, steps.frozen, steps.batch)
 
 
 def trained_bytes(method: Method) -> int:

@@ -17,6 +17,7 @@ from jaxmodels.ports import Operation, Writers
 from jaxmodels.rules import Rules, nearest
 from jaxmodels.tuning.dropout import drop_path, dropout, seed_of
 from jaxmodels.tuning.kernels import Kernel
+from jaxmodels.tuning.row_shards import pulled
 from jaxmodels.tuning.sites import LINEARS, Linear, linears
 from jaxmodels.tuning.sparsify import MODES, SELECTIONS, limits, prune
 from jaxmodels.tuning.tree import get, map_kernels
@@ -89,13 +90,17 @@ def init(layers: Layers, key: jax.Array, sites: Mapping[str, Linear]) -> dict[st
 
 def update(layers: Layers, params: Mapping[str, jax.Array], level: Any | None) -> jax.Array:
     """D^s (inputs, outputs) of one layer; D itself when the layer does not compete (level None)."""
-    return _pruned(layers, params, _limits(layers, params, level))
+    return _competed(layers, params, level)[0]
 
 
-def _limits(layers, params, level):
+def _competed(layers, params, level):
+    """D^s, and the limits that `_pruned` needs to find it again."""
+    merged = layers.kernel.merge(params)
     if level is None:
-        return None
-    return limits(layers.kernel.merge(params), level, mode=layers.sparsify, selection=layers.selection)
+        return merged, None
+    merged = jax.lax.optimization_barrier(merged)  # else a TPU's compiler merges anew in each of a dozen passes over D
+    found = limits(merged, level, mode=layers.sparsify, selection=layers.selection)
+    return prune(merged, found, mode=layers.sparsify), found
 
 
 def _pruned(layers, params, found):
@@ -134,7 +139,7 @@ def writes(layers: Layers, params: Any, levels: Levels, backbone: Any, key: jax.
 
 def _product(layers, x, params, level, seed, kernel):
     """Dropout(x) (kernel + D^s), by plain differentiation."""
-    return _apply(layers, x, _pruned(layers, params, _limits(layers, params, level)), seed, kernel)
+    return _apply(layers, x, update(layers, params, level), seed, kernel)
 
 
 def _apply(layers, x, pruned, seed, kernel):
@@ -154,20 +159,21 @@ def _recomputed_product(layers: Layers) -> Callable:
         return _product(layers, x, params, level, seed, kernel)
 
     def forward(x, params, level, seed, kernel):
-        found = _limits(layers, params, level)
-        y = _apply(layers, x, _pruned(layers, params, found), seed, kernel)
-        return y, (x, params, found, level, seed, kernel)
+        pruned, found = _competed(layers, params, level)
+        return _apply(layers, x, pruned, seed, kernel), (x, params, found, level, seed, kernel)
 
     def backward(residuals, g):
         x, params, found, level, seed, kernel = residuals
         params, seed = _not_before(g, (params, seed))
         pruned, pull = jax.vjp(lambda params: _pruned(layers, params, found), params)
         weights = pruned if kernel is None else kernel + pruned
-        rows, slopes = dropout(seed, x, layers.dropout).reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-        grad = jnp.matmul(rows.T, slopes, preferred_element_type=pruned.dtype)
+        dropped = dropout(seed, x, layers.dropout)
         grad_x = dropout(seed, g @ weights.T.astype(g.dtype), layers.dropout)
-        grad_kernel = None if kernel is None else grad.astype(kernel.dtype)
-        (grad_params,) = pull(grad)
+
+        def pulled_both(grad):
+            return pull(grad)[0], None if kernel is None else grad.astype(kernel.dtype)
+
+        grad_params, grad_kernel = pulled(pulled_both, dropped, g, dtype=pruned.dtype)
         # The factors' gradients first: else XLA may leave them for the end, and every layer's g would wait with them.
         grad_x = _not_before(grad_params["in_q"], grad_x)
         return grad_x, grad_params, jax.tree.map(jnp.zeros_like, level), None, grad_kernel
