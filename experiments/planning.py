@@ -9,7 +9,8 @@ import jaxmodels as jm
 from experiments import methods
 from experiments.command import DoesNotFit
 from experiments.runs import tuner_flags
-from jaxmodels.planning.training import plan_method
+from jaxmodels.planning.plan import show
+from jaxmodels.planning.training import Plans, plan_method, plan_train
 from jaxmodels.training.metrics import write_text
 from jaxmodels.training.precision import precision
 
@@ -29,8 +30,9 @@ def run(config: Any, console: Console) -> None:
     tuner = methods.build(config.method, tuner_flags(config), {}, epochs=TUNER_EPOCHS, per_epoch=1)
     method = jm.classifier(backbone, tuner, num_classes=CLASSES, head=choice.head())
     rate = config.learning_rate[0] if config.learning_rate else choice.learning_rate
+    compiled = plan_method if config.plan_steps == "both" else plan_train
     try:
-        plans = plan_method(
+        plans = compiled(
             method,
             jm.adamw(method.groups, rate, weight_decay=config.weight_decay[0], clip=config.clip),
             chips=config.plan,
@@ -44,9 +46,10 @@ def run(config: Any, console: Console) -> None:
         raise ValueError(f"--plan={config.plan}: {error}") from None
     headline = f"{config.method} on {backbone.name}, global batch {config.batch_size}, {config.plan}"
     console.print(headline, highlight=False)
-    for line in plans.lines():
+    for line in plans.lines() if isinstance(plans, Plans) else show(plans):
         console.print(line, highlight=False, soft_wrap=True)
     if config.plan_out:
-        write_text(config.plan_out, json.dumps(plans.to_json(), indent=1) + "\n")
+        found = plans.to_json()
+        write_text(config.plan_out, json.dumps(found if "train" in found else {"train": found}, indent=1) + "\n")
     if not plans.fits:
         raise DoesNotFit(f"--plan={config.plan}: {config.method} on {backbone.name} does not fit")

@@ -25,7 +25,19 @@ from jaxmodels.tuning.tuner import Tuner
 
 # Flags that say where, how often or in which company to run, not what is computed.
 BOOKKEEPING = (
-    *("plan", "plan_out", "on_nan", "workdir", "resume", "references", "tasks", "save_every", "cache", "workers"),
+    *(
+        "plan",
+        "plan_steps",
+        "plan_out",
+        "on_nan",
+        "workdir",
+        "resume",
+        "references",
+        "tasks",
+        "save_every",
+        "cache",
+        "workers",
+    ),
     *("seed", "seeds", "method", "data_dir", "mesh", "distributed", "coordinator", "num_processes", "process_id"),
     *("init_timeout", "stall_factor"),
 )

@@ -93,7 +93,7 @@ class Case(NamedTuple):
     @property
     def flags(self) -> list[str]:
         """Of `experiments.vtab`, which plans it."""
-        flags = [f"--plan={self.chips}", f"--backbone={self.backbone}", f"--method={self.method}"]
+        flags = [f"--plan={self.chips}", "--plan_steps=train", f"--backbone={self.backbone}", f"--method={self.method}"]
         flags += [*METHODS[self.method], f"--batch_size={self.batch}", f"--mesh={self.mesh}"]
         return flags + ["--remat"] * self.remat
 
@@ -237,8 +237,7 @@ def _title(backbone: str) -> str:
 
 HEAD = [
     "method", "mesh", "batch", "arguments GiB", "temporaries GiB", "total GiB", "fits", "TFLOP", "GB accessed",
-    "all-reduced MB", "other collectives MB", "roofline ms", "images/s at most", "evaluation GiB", "evaluation ms",
-    "trained", "frozen",
+    "all-reduced MB", "other collectives MB", "roofline ms", "images/s at most", "trained", "frozen",
 ]  # fmt: skip
 
 
@@ -247,7 +246,7 @@ def cells(case: Case, found: dict[str, Any]) -> list[str]:
     first = [f"`{case.method}`", f"`{case.mesh}`{' remat' if case.remat else ''}", f"{case.batch:,}"]
     if "error" in found:
         return [*first, f"failed: {found['error']}", *[""] * (len(HEAD) - 4)]
-    train, evaluate = found["train"], found["evaluate"]
+    train = found["train"]
     row = first + [f"{train[name] / GiB:.2f}" for name in ("arguments", "temporaries", "needed")]
     row.append("yes" if train["fits"] else f"no: {train['advice']}")
     if train["flops"] is None:
@@ -255,8 +254,6 @@ def cells(case: Case, found: dict[str, Any]) -> list[str]:
     else:
         row += [f"{train['flops'] / 1e12:.2f}", f"{train['accessed'] / 1e9:.1f}", *_sent(train["collectives"])]
         row += [_roof(train["roofline"]), f"{case.batch / train['roofline']['seconds']:,.0f}"]
-    row.append(f"{evaluate['needed'] / GiB:.2f}")
-    row.append("?" if evaluate["roofline"] is None else _roof(evaluate["roofline"]))
     return [*row, f"{train['trained']:,}", f"{train['frozen']:,}"]
 
 

@@ -98,8 +98,14 @@ def train_step(
     if placement is None:
         return jax.jit(step, donate_argnums=0)
     state, frozen = placement.trees
+
+    def placed_step(ts: TrainState, frozen, batch):
+        # The mesh in sight: what sums over rows may then choose where it is reduced (`tuning.row_shards`).
+        with jax.sharding.use_abstract_mesh(placement.mesh.abstract_mesh):
+            return step(ts, frozen, batch)
+
     return jax.jit(
-        step,
+        placed_step,
         donate_argnums=0,
         in_shardings=(state, frozen, rows(placement.mesh)),
         out_shardings=(state, replicated(placement.mesh)),
