@@ -5,7 +5,6 @@ Where the paper and the released code (sunjss/N2) differ, this follows the code;
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jraph import GraphsTuple
