@@ -63,7 +63,7 @@ class GATConv(nn.Module):
 
 
 class GINConv(nn.Module):
-    """linear(ReLU(linear((1 + eps) x_i + sum of what arrives))) (Xu et al. 2019, arXiv 1810.00826); eps trains from 0."""
+    """linear(ReLU(linear((1 + eps) x_i + sum of what arrives))), eps 0 at first (Xu et al. 2019, arXiv 1810.00826)."""
 
     features: int
 

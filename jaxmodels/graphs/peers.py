@@ -17,9 +17,9 @@ PEERS = ("gcn", "gat", "gin", "sage", "mlp")
 class Peer(nn.Module):
     """Layers of one kind with ReLU between them (ELU in 'gat'); edge attributes are not read.
 
-    For nodes the last layer gives the outputs: dropout, layer, activation, ..., dropout, layer. With `residual` a linear
-    layer leads in, every layer is x + dropout(activation(layer(LayerNorm(x)))), and LayerNorm and a linear layer lead
-    out. Graphs are scored by linear layers on the pooled nodes after every layer, summed (Xu et al. 2019).
+    For nodes the last layer gives the outputs: dropout, layer, activation, ..., dropout, layer. With `residual` a
+    linear layer leads in, every layer is x + dropout(activation(layer(LayerNorm(x)))), and LayerNorm and a linear layer
+    lead out. Graphs are scored by linear layers on the pooled nodes after every layer, summed (Xu et al. 2019).
 
     Attributes:
         kind: one of 'gcn', 'gat', 'gin', 'sage', 'mlp'.
