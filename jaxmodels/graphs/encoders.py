@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from jraph import GraphsTuple
 
@@ -25,7 +26,7 @@ class LapPE(nn.Module):
     hidden: int = 32
 
     @nn.compact
-    def __call__(self, nodes: dict[str, Array]) -> Float[Array, "n d"]:
+    def __call__(self, nodes: dict[str, ArrayLike]) -> Float[Array, "n d"]:
         """Features from x (N, d), eigvecs (N, m) and eigvals (N, m) or (N, m, 1)."""
         vectors, values = jnp.asarray(nodes["eigvecs"]), jnp.asarray(nodes["eigvals"])
         vectors = vectors * self.signs(vectors.shape[1]).astype(vectors.dtype)[None]
@@ -52,7 +53,7 @@ class RRWP(nn.Module):
     """X plus a linear map of random-walk return probabilities, without a bias (GRIT, Ma et al. 2023, 2305.17589)."""
 
     @nn.compact
-    def __call__(self, nodes: dict[str, Array]) -> Float[Array, "n d"]:
+    def __call__(self, nodes: dict[str, ArrayLike]) -> Float[Array, "n d"]:
         """Features from x (N, d) and rrwp (N, m)."""
         x = jnp.asarray(nodes["x"])
         dense = nn.Dense(x.shape[-1], use_bias=False, kernel_init=nn.initializers.xavier_uniform(), name="linear")

@@ -71,7 +71,7 @@ def graph_method(module: nn.Module, *, task: str = "single", level: str = "node"
         entries, weights, score = _losses(task, kind, out, jnp.asarray(batch["label"]), rows)
         mean = Mean.of(entries, weights)
         name = {"single": "accuracy", "regression": "mae"}.get(task, "entry_accuracy")
-        aux = Aux(variables["state"], {"loss": mean, name: Mean.of(score, (weights > 0))})
+        aux = Aux(variables["state"], {"loss": mean, name: Mean.of(score, (weights > 0).astype(score.dtype))})
         return mean.total / jnp.where(mean.weight > 0, mean.weight, 1.0), aux
 
     def predict(variables, batch):
