@@ -74,6 +74,9 @@ def test_a_peer_sees_its_graph_alone_and_an_mlp_none(kind):
     assert changed > 1e-4 if kind != "mlp" else changed == 0
 
 
+CHOICES = [dict(residual=True), dict(depth=3), dict(level="graph"), dict(level="graph", pool="mean")]
+
+
 @pytest.mark.parametrize("options", CHOICES)
 def test_options_of_a_peer(options):
     module = Peer("gin", 3, width=4, **options)
