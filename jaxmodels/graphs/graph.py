@@ -66,7 +66,7 @@ def bucket(size: int, *, least: int = 32, growth: float = 1.5) -> int:
         ValueError: growth of 1 or less.
 
     >>> [bucket(size) for size in (3, 32, 33, 50, 1000)]
-    [32, 32, 48, 72, 1216]
+    [32, 32, 48, 72, 1296]
     """
     if growth <= 1.0 or least < 1:
         raise ValueError(f"bucket: found growth {growth} and least {least}, expected growth > 1 and least >= 1")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +14,7 @@ TASKS = ("single", "multilabel", "binary", "regression")
 KINDS = {"single": ("plain", "weighted", "focal"), "regression": ("plain",)}
 
 
-def graph_method(module: nn.Module, *, task: str = "single", level: str = "node", loss: str = "plain") -> Method:
+def graph_method(module: Any, *, task: str = "single", level: str = "node", loss: str = "plain") -> Method:
     """Learning on nodes or graphs by any module that takes a padded `GraphsTuple`, such as `N2` or a peer.
 
     A batch holds 'graph', from `batch_graphs`; 'label', one row per node or graph row of it (padding rows hold
@@ -25,7 +24,7 @@ def graph_method(module: nn.Module, *, task: str = "single", level: str = "node"
     edges split: place 'senders', 'receivers' and 'edges' with their first axis on a mesh axis.
 
     Args:
-        module: its outputs are logits or values (R, c). It gets the rngs 'dropout' and 'sign' in training.
+        module: with `init` and `apply`, as a Flax module; its outputs are logits or values (R, c). It gets the rngs 'dropout' and 'sign' in training.
         task: 'single': cross entropy; 'multilabel' and 'binary': binary cross entropy over labelled entries;
             'regression': mean absolute error over labelled entries.
         level: whose rows count, 'node' or 'graph'; if the module has a `level` it must be the same.

@@ -121,7 +121,7 @@ def communicator(path: Path) -> list[Quantity]:
             return module.apply({"params": params}, pseudo, glob)
 
         pseudo = jnp.zeros((shape[0], state.shape[-3] if state.ndim == 4 else 1, *shape[2:]))
-        params = names.read(theirs, table, template(module, pseudo, held["glob"]))
+        params = names.read(theirs, table, template(module, pseudo, jnp.asarray(held["glob"])))
         cotangent = (held["cot_displacement"], held["cot_value"])
         (moved, value), (grads, to_state, to_glob) = pulled(apply, (params, state, held["glob"]), cotangent)
         found += [
