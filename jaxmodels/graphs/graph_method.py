@@ -24,7 +24,8 @@ def graph_method(module: Any, *, task: str = "single", level: str = "node", loss
     edges split: place 'senders', 'receivers' and 'edges' with their first axis on a mesh axis.
 
     Args:
-        module: with `init` and `apply`, as a Flax module; its outputs are logits or values (R, c). It gets the rngs 'dropout' and 'sign' in training.
+        module: with `init` and `apply`, as a Flax module; its outputs are logits or values (R, c). It gets the rngs
+            'dropout' and 'sign' in training.
         task: 'single': cross entropy; 'multilabel' and 'binary': binary cross entropy over labelled entries;
             'regression': mean absolute error over labelled entries.
         level: whose rows count, 'node' or 'graph'; if the module has a `level` it must be the same.
