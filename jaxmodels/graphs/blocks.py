@@ -26,13 +26,13 @@ class Blocks(NamedTuple):
         slot: (N,), slot of each node among all K c.
         owner: (K,), graph of each block.
         mask: (K, c, 1), 1 for real nodes, else 0.
-        count: (M,), real nodes per graph, at least 1.
+        nodes: (M,), real nodes per graph, at least 1.
     """
 
     slot: Int[Array, "n"]
     owner: Int[Array, "k"]
     mask: Float[Array, "k c 1"]
-    count: Float[Array, "m"]
+    nodes: Float[Array, "m"]
 
     def spread(self, x: Float[Array, "n d"]) -> Float[Array, "k c d"]:
         """Node rows put into their slots; empty slots are 0."""
@@ -45,11 +45,11 @@ class Blocks(NamedTuple):
 
     def total(self, x: Float[Array, "k *rest"]) -> Float[Array, "m *rest"]:
         """Sum over the blocks of each graph."""
-        return x if len(self.owner) == 1 else jax.ops.segment_sum(x, self.owner, len(self.count))
+        return x if len(self.owner) == 1 else jax.ops.segment_sum(x, self.owner, len(self.nodes))
 
     def largest(self, x: Float[Array, "k *rest"]) -> Float[Array, "m *rest"]:
         """Maximum over the blocks of each graph."""
-        return x if len(self.owner) == 1 else jax.ops.segment_max(x, self.owner, len(self.count))
+        return x if len(self.owner) == 1 else jax.ops.segment_max(x, self.owner, len(self.nodes))
 
     def share(self, x: Float[Array, "m *rest"]) -> Float[Array, "k *rest"]:
         """Every graph's value at each of its blocks."""

@@ -135,7 +135,7 @@ class N2(nn.Module):
         joined = adjacency._replace(
             senders=blocks.slot[adjacency.senders], receivers=blocks.slot[adjacency.receivers], loops=slots
         )
-        nodes, graphs = self.state_in(x) * mask, blocks.count.shape[0]
+        nodes, graphs = self.state_in(x) * mask, blocks.nodes.shape[0]
         messages = self.message_in(x) * mask if self.messages else jnp.zeros((*x.shape[:2], 0), nodes.dtype)
         if self.dense:
             pseudo = jnp.zeros((graphs, self.pieces, 0, self.state_width), nodes.dtype)
@@ -154,7 +154,7 @@ class N2(nn.Module):
         if self.level == "node":
             return self.scores(blocks.gather(state.nodes))
         if self.dense:
-            pooled = blocks.total(state.nodes.sum(1)) / blocks.count[:, None].astype(state.nodes.dtype)
+            pooled = blocks.total(state.nodes.sum(1)) / blocks.nodes[:, None].astype(state.nodes.dtype)
         else:
             m, k, p, q = state.pseudo.shape
             pooled = self.pool(state.pseudo.transpose(0, 3, 1, 2).reshape(m, q, k * p))[..., 0]

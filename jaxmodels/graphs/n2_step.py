@@ -131,7 +131,7 @@ class Step(nn.Module):
         """Without pseudo nodes: graph nodes answer each other, C = linear(psi(Qh, Qh) h / n)."""
         q, f, blocks = state.nodes, state.messages, layout.blocks
         h, hidden = self._local(jnp.concatenate([f, q] if self.options.messages else [q], -1), q, layout)
-        count = blocks.share(blocks.count)[:, None, None].astype(h.dtype)
+        count = blocks.share(blocks.nodes)[:, None, None].astype(h.dtype)
         if self.options.pathway == "uniform":
             answer = jnp.broadcast_to(blocks.share(blocks.total((h * blocks.mask).sum(1)))[:, None] / count, h.shape)
         else:
@@ -162,7 +162,7 @@ class Step(nn.Module):
 
     def _diffuse(self, name: str, r: Array, q: Array, values: Array, blocks: Blocks) -> Array:
         """Mean over the nodes of each graph of psi(R, Q) values."""
-        weights, count = Weights(self.pieces, name=name)(), blocks.count[:, None, None].astype(values.dtype)
+        weights, count = Weights(self.pieces, name=name)(), blocks.nodes[:, None, None].astype(values.dtype)
         if self.options.linear_order:
             return diffuse_linear(weights, r, q, values, blocks).astype(values.dtype) / count
         psi = diffuse(weights, r, q, blocks, pathway=self.options.pathway)

@@ -95,7 +95,7 @@ def diffuse(
         total = blocks.share(blocks.total(weight.sum(-1)))
         return weight / jnp.where(total > 0, total, 1.0)[..., None]
     if pathway == "uniform":
-        return jnp.broadcast_to(mask / blocks.share(blocks.count)[:, None, None], psi.shape)
+        return jnp.broadcast_to(mask / blocks.share(blocks.nodes)[:, None, None], psi.shape)
     return psi * blocks.share(clip_factor(blocks.total(psi.sum(-1))))[..., None]
 
 

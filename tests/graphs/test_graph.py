@@ -94,7 +94,7 @@ def test_blocks_never_mix_graphs():
         owner = np.asarray(layout.owner)[slots // size]
         np.testing.assert_array_equal(owner[:15], np.asarray(node_graph(batch))[:15])
         np.testing.assert_array_equal(np.asarray(layout.gather(layout.spread(jnp.asarray(batch.nodes)))), batch.nodes)
-        assert layout.count.tolist() == [5, 1, 1, 9, 9]
+        assert layout.nodes.tolist() == [5, 1, 1, 9, 9]
         assert np.asarray(layout.mask).sum() == 15
     with pytest.raises(ValueError, match="block: found 0"):
         blocks_of(batch, size=0)

@@ -40,7 +40,7 @@ def both(matrix, linear, *arguments):
 
 @pytest.mark.parametrize("scale", [1.0, 3e4], ids=["plain", "clipped"])
 def test_linear_order_equals_the_matrix(blocks, scale):
-    weights, graphs = draw(2), blocks.count.shape[0]
+    weights, graphs = draw(2), blocks.nodes.shape[0]
     states, values = draw(*blocks.mask.shape[:2], 4) * blocks.mask, draw(*blocks.mask.shape[:2], 6)
     pseudo, shared = draw(graphs, 2, 3, 4, scale=scale), draw(graphs, 3, 6)
     psi = px.diffuse(weights, pseudo, states, blocks)
@@ -70,7 +70,7 @@ def test_dense_pathways_equal_the_matrix_of_each_graph():
 
 @pytest.mark.parametrize("pathway", ["attention", "uniform"])
 def test_other_pathways_sum_to_one_over_real_nodes(blocks, pathway):
-    graphs = blocks.count.shape[0]
+    graphs = blocks.nodes.shape[0]
     states, pseudo = draw(*blocks.mask.shape[:2], 4) * blocks.mask, draw(graphs, 2, 3, 4, scale=30.0)
     psi = px.diffuse(draw(2), pseudo, states, blocks, pathway=pathway)
     real = min(graphs, 3)

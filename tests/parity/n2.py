@@ -428,7 +428,7 @@ def padding_counts(graphs):
         if graphs > 1:
             real = (jnp.arange(count) < graphs)[:, None, None]
             mask = jnp.broadcast_to(real, blocks.mask.shape).astype(blocks.mask.dtype)
-            blocks = blocks._replace(mask=mask, count=jnp.full_like(blocks.count, size))
+            blocks = blocks._replace(mask=mask, nodes=jnp.full_like(blocks.nodes, size))
         return diffuse(weights, pseudo, states, blocks, **options)
 
     with mock.patch("jaxmodels.graphs.n2_step.diffuse", padded):
