@@ -27,7 +27,10 @@ def unused_skipped(inner: optax.GradientTransformation) -> optax.GradientTransfo
     """
 
     def update(updates, state, params=None):
-        used = jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates)]))
+        leaves = jax.tree.leaves(updates)
+        if not leaves:  # a network that this model does not have
+            return inner.update(updates, state, params)
+        used = jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in leaves]))
         moved, after = inner.update(updates, state, params)
         moved = jax.tree.map(lambda leaf: jnp.where(used, leaf, jnp.zeros_like(leaf)), moved)
         return moved, jax.tree.map(lambda new, old: jnp.where(used, new, old), after, state)

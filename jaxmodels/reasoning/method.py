@@ -129,7 +129,11 @@ def query_method(
 
     def loss(variables, batch, key):
         batch = {name: columns(batch, name, known, TRAINED) for name in batch}
-        wrong = {name: _negatives(batch[name], name, jax.random.fold_in(key, i)) for i, name in enumerate(known) if name in batch}
+        wrong = {
+            name: _negatives(batch[name], name, jax.random.fold_in(key, i))
+            for i, name in enumerate(known)
+            if name in batch
+        }
 
         def score(params, names):
             found = {}
@@ -179,7 +183,9 @@ def query_method(
 TRAINED = ("query", "positive", "weight")
 
 
-def columns(batch: Mapping[str, Any], name: str, known: Mapping[str, tuple], needed: Sequence[str]) -> Mapping[str, Any]:
+def columns(
+    batch: Mapping[str, Any], name: str, known: Mapping[str, tuple], needed: Sequence[str]
+) -> Mapping[str, Any]:
     """The rows of one structure of a batch, checked.
 
     Raises:
@@ -194,9 +200,7 @@ def columns(batch: Mapping[str, Any], name: str, known: Mapping[str, tuple], nee
     return batch[name]
 
 
-def sample_others(
-    key: Key[Array, ""], answers: Int[Array, "n a"], count: int, entities: int
-) -> Int[Array, "n k"]:
+def sample_others(key: Key[Array, ""], answers: Int[Array, "n a"], count: int, entities: int) -> Int[Array, "n k"]:
     """Entities drawn uniformly among those that are no answers, without rejection.
 
     Args:
