@@ -196,7 +196,7 @@ def _step(near, at, weight, before, uniform, tau, *, backwards: bool) -> Step:
 
 
 def _inverse_cdf(mass: np.ndarray, candidates: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per row the first candidate with a cumulated mass above uniform x total, else the last; and whether there is one."""
+    """Per row the first candidate with a cumulated mass above uniform x total, else the last; is there any at all?"""
     cdf = np.cumsum(mass, axis=1)
     beyond = candidates & (cdf > (uniform * cdf[:, -1])[:, None])
     last = candidates.shape[1] - 1 - np.argmax(candidates[:, ::-1], axis=1)

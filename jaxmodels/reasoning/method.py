@@ -197,7 +197,7 @@ def columns(
         if column not in batch[name]:
             found = ", ".join(sorted(batch[name]))
             raise ValueError(f"batch, query {name}: has no '{column}', found {found}")
-    return batch[name]
+    return jax.tree.map(jnp.asarray, dict(batch[name]))
 
 
 def sample_others(key: Key[Array, ""], answers: Int[Array, "n a"], count: int, entities: int) -> Int[Array, "n k"]:

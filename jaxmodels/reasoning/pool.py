@@ -105,8 +105,9 @@ def diffuse(
                 continue
             most = max_negated_answers if has(name, "n") else max_answers
             new, found = _new(near, name, rows, used[name], most, quota - count[name])
-            kept[name].append((new, found))
-            count[name] += len(new)
+            if len(new):
+                kept[name].append((new, found))
+                count[name] += len(new)
     return _gathered(kept, near.graph.entities, attempts)
 
 
