@@ -129,7 +129,7 @@ def at_precision(file, model, state, batch, names, double):
         parts = {} if double else {n: embed(model, params, n, batch[n]["query"]) for n in names}
         return value, (three(aux.metrics), aux.metrics["scored"], aux.metrics["alone"], parts)
 
-    (_, (losses, scored, alone, parts)), grads = compiled(jax.value_and_grad(loss, has_aux=True), params, batch)
+    (_, (losses, scored, alone, parts)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch)
     order = [name for name in names if not has(name, "u")] + [name for name in names if has(name, "u")]
     positive, negative = (np.concatenate([scored[name][i] for name in order]) for i in (0, 1))
     out = [
@@ -151,14 +151,6 @@ def at_precision(file, model, state, batch, names, double):
 def three(metrics):
     """Loss, positive and negative loss of a step's metrics."""
     return jnp.stack([metrics[n].total / metrics[n].weight for n in ("loss", "positive_loss", "negative_loss")])
-
-
-def compiled(function, *arguments):
-    """The function's value, compiled once without optimisation: it runs once."""
-    return jax.jit(function).lower(*arguments).compile(QUICK)(*arguments)
-
-
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def embeddings(file, model, parts):
@@ -329,7 +321,7 @@ def evaluation(path: Path) -> list[Quantity]:
     limit = 5e-4 if model.name == "betae" else 1e-4
     method = query_method(model, tuple(queries), chunk=-(-entities // 3))
     batch = {name: {"query": jnp.asarray(rows)} for name, rows in queries.items()}
-    logits = compiled(lambda p, b: method.predict({"params": p, "state": {}}, b), params, batch)
+    logits = jax.jit(lambda p, b: method.predict({"params": p, "state": {}}, b))(params, batch)
     out, summaries = [], {}
     for name in queries:
         easy, hard = (jnp.asarray(file[f"{kind}/{name}"]) for kind in ("easy", "hard"))
@@ -482,7 +474,7 @@ def adaption_case(geometry, file, robust, options, gamma) -> list[Quantity]:
         stored = under(file, f"step{i}/")
         batch = as_dtype(batch_of({**stored, "groups": file["groups"]}), np.float64)
         out.append(exact(f"{geometry}{i} negatives", batch[names[0]]["negative"].shape[1], negatives))
-        program = program or jax.jit(everything).lower(params, states, batch).compile(QUICK)
+        program = program or jax.jit(everything)
         taken, sizes, product, square = program(params, states, batch)
         states = {mode: aux.state for mode, ((_, aux), _) in taken.items()}
         out += adaption_step(f"{geometry}{i}", stored, model, params, taken, names, batch)
@@ -547,7 +539,7 @@ def logit_sizes(label, file, stored, model, params, names, batch, robust, step) 
             sizes.append(logit_size(found, loss) / len(found.positive) ** 0.5)
         return jnp.stack(losses), jnp.stack(sizes)
 
-    losses, sizes = compiled(both, params)
+    losses, sizes = jax.jit(both)(params)
     return [
         relative(f"{label} group losses", losses, stored["group_loss"], 1e-6),
         relative(f"{label} logit sizes", sizes, stored["grad_norm_logit"], 1e-6),
