@@ -1,0 +1,1 @@
+"""Multi-hop logical queries on knowledge graphs."""
