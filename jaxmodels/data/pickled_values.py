@@ -221,9 +221,7 @@ def csr_of(
     if len(data) != len(indices):
         raise ValueError(f"a CSR matrix of shape {shape}: {len(data)} values for {len(indices)} column indices")
     if len(indices) and not (0 <= indices.min() and indices.max() < columns):
-        raise ValueError(
-            f"a CSR matrix of shape {shape}: column index {indices.max()} or {indices.min()} outside of it"
-        )
+        raise ValueError(f"a CSR matrix of shape {shape}: columns {indices.min()} to {indices.max()}, some outside")
     return scipy.sparse.csr_matrix((data, indices.astype(np.int64), indptr.astype(np.int64)), shape=shape)
 
 
