@@ -1,5 +1,6 @@
 """Numbers in text files, plain or gzipped, and arrays in .npz files: read fast, complained about by line."""
 
+import contextlib
 import gzip
 import itertools
 import re
@@ -98,22 +99,38 @@ def _complaint(file: Path, dtype: Any, columns: int | None, blank_is_nan: bool) 
     return None
 
 
+def npz_names(file: Path) -> list[str]:
+    """The names of the arrays in one .npz file.
+
+    Raises:
+        ValueError: the file is missing or no .npz.
+    """
+    with _npz(file) as stored:
+        return list(stored.files)
+
+
 def npz_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Arrays of one .npz file, by name and in the order of the names; never unpickles.
 
     Raises:
         ValueError: the file is missing, damaged or no .npz, lacks a name, or holds objects under it.
     """
+    with _npz(file) as stored:
+        for name in names:
+            if name not in stored.files:
+                known = stored.files
+                raise ValueError(f"no array '{name}'{nearest(name, known)} found {', '.join(known)[:120]}")
+        return {name: stored[name] for name in names}
+
+
+@contextlib.contextmanager
+def _npz(file: Path) -> Iterator[Any]:
     try:
         with np.load(file, allow_pickle=False) as stored:
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise ValueError("one bare array")
-            for name in names:
-                if name not in stored.files:
-                    known = stored.files
-                    raise ValueError(f"no array '{name}'{nearest(name, known)} found {', '.join(known)[:120]}")
-            return {name: stored[name] for name in names}
+            yield stored
     except FileNotFoundError:
-        raise ValueError(f"{file}: found no such file; expected .npz with {', '.join(names)[:120]}") from None
+        raise ValueError(f"{file}: found no such file; expected an .npz file") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file}: expected an .npz file of plain arrays: {' '.join(str(error).split())}") from None
