@@ -59,12 +59,8 @@ def tu_graphs(
     )
     ends = _ends(indicator[:, 0], len(classes), folder / f"{name}_graph_indicator.txt")
     num, where = len(indicator), str(folder / f"{name}_A.txt")
+    _check_edges(edges, indicator[:, 0], where)
     of_edges = categories(read("edge_labels", np.int64, None, len(edges))) if edge_labels else None
-    outside = np.flatnonzero(((edges < 1) | (edges > num)).any(axis=1))
-    crossing = outside if len(outside) else np.flatnonzero(np.diff(indicator[edges - 1, 0], axis=1)[:, 0])
-    if len(crossing):
-        what = f"expected nodes 1 to {num}" if len(outside) else "its nodes are of two graphs"
-        raise ValueError(f"{where}:{crossing[0] + 1}: edge {', '.join(map(str, edges[crossing[0]]))}; {what}")
     senders, receivers, of_edges = tidy_edges(
         edges[:, 0] - 1, edges[:, 1] - 1, num, where, reverse=False, loops=True, features=of_edges
     )
@@ -84,6 +80,19 @@ def tu_graphs(
         metric="accuracy",
         description=f"{name}: {len(classes)} graphs, {num} nodes, {x.shape[1]} features, {len(senders)} directed edges",
     )
+
+
+def _check_edges(edges: np.ndarray, indicator: np.ndarray, where: str) -> None:
+    outside = np.flatnonzero(((edges < 1) | (edges > len(indicator))).any(axis=1))
+    if len(outside):
+        row = outside[0]
+        raise ValueError(
+            f"{where}:{row + 1}: edge {edges[row, 0]}, {edges[row, 1]}; expected nodes 1 to {len(indicator)}"
+        )
+    crossing = np.flatnonzero(np.diff(indicator[edges - 1], axis=1)[:, 0])
+    if len(crossing):
+        row = crossing[0]
+        raise ValueError(f"{where}:{row + 1}: edge {edges[row, 0]}, {edges[row, 1]}; its nodes are of two graphs")
 
 
 def _ends(indicator: np.ndarray, graphs: int, file: Path) -> np.ndarray:

@@ -1,23 +1,21 @@
-"""Logical queries with their answers: the published folders of pickles, and one .npz file of our own.
+"""Logical queries with their answers, and the .npz file that they are kept in.
 
 A split knows two graphs, a small and a large one (train: nothing and train; valid: train and train + valid; test: train
 + valid and all). `easy` answers are those on the small graph, `hard` ones those that only the large graph has; so all
-answers of training queries are hard. Layouts: of the folder, Ren & Leskovec 2020 (arXiv 2010.11465); of the .npz,
-`<split>/<structure>/queries` (n, L) and `easy_ptr`, `easy_idx`, `hard_ptr`, `hard_idx` beside it (training:
-`answers_ptr`, `answers_idx`), with `entities`, `relations`, `n_entity` and `n_relation`.
+answers of training queries are hard. The file holds `<split>/<structure>/queries` (n, L) and `easy_ptr`, `easy_idx`,
+`hard_ptr`, `hard_idx` beside it (training: `answers_ptr`, `answers_idx`), with `entities`, `relations`, `n_entity` and
+`n_relation`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.data.graph_checks import found_file
-from jaxmodels.data.query_structures import check_tokens, flatten, name_of, template
-from jaxmodels.data.restricted_pickle import load_pickle
-from jaxmodels.data.tables import lines_of, npz_arrays, npz_names
+from jaxmodels.data.query_structures import check_tokens, template
+from jaxmodels.data.tables import npz_arrays, npz_names
 
 SPLITS = ("train", "valid", "test")
 
@@ -60,43 +58,6 @@ def empty_lists(num: int) -> Lists:
     return Lists(np.zeros(num + 1, np.int32), np.zeros(0, np.int32))
 
 
-def read_query_folder(folder: Path | str, *, splits: Sequence[str] = SPLITS) -> QueryData:
-    """The published layout: pickles of structure -> set of queries, and of query -> set of answers.
-
-    Reads `stats.txt`, `id2ent.pkl`, `id2rel.pkl`, `<split>-queries.pkl` and `train-answers.pkl` or
-    `<split>-{easy,hard}-answers.pkl`, by `load_pickle`: nothing in them runs. Queries come sorted by their tokens.
-
-    Args:
-        folder: e.g. `FB15k-237-betae`.
-        splits: which to read; the others stay empty.
-
-    Raises:
-        ValueError: a missing file, one that is refused, an unknown structure (names the nearest), a query of another
-            nesting, without answers, or with an id outside of the graph.
-    """
-    folder = Path(folder)
-    num_entities, num_relations = _stats(found_file(folder, ["stats.txt"], "of the published query folders"))
-    entities = _names(folder, "id2ent.pkl", num_entities)
-    relations = _names(folder, "id2rel.pkl", num_relations)
-    found: dict[str, dict[str, Queries]] = {split: {} for split in SPLITS}
-    for split in _known(splits):
-        file = found_file(folder, [f"{split}-queries.pkl"], "structure -> queries")
-        kinds = ("answers",) if split == "train" else ("easy-answers", "hard-answers")
-        answers = [found_file(folder, [f"{split}-{kind}.pkl"], "query -> answers") for kind in kinds]
-        loaded = [(answer, _mapping(answer)) for answer in answers]
-        for structure, queries in _mapping(file).items():
-            try:
-                name = name_of(structure)
-                listed = sorted((flatten(name, query), query) for query in queries)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{file}: {error}") from None
-            where = f"{file}: {name}"
-            tokens = _tokens(name, [row for row, _ in listed], num_entities, num_relations, where)
-            lists = [_lists(answer, [query for _, query in listed], num_entities, at) for at, answer in loaded]
-            found[split][name] = _queries(tokens, lists, num_entities, where)
-    return QueryData(entities, _forward(relations), **found)
-
-
 def read_queries(file: Path | str, *, splits: Sequence[str] = SPLITS) -> QueryData:
     """Our own .npz.
 
@@ -113,28 +74,30 @@ def read_queries(file: Path | str, *, splits: Sequence[str] = SPLITS) -> QueryDa
     head = npz_arrays(file, ("entities", "relations", "n_entity", "n_relation"))
     entities, relations = (tuple(str(name) for name in head[part].reshape(-1)) for part in ("entities", "relations"))
     num_entities, num_relations = len(entities), 2 * len(relations)
-    if head["n_entity"] != num_entities or head["n_relation"] != num_relations:
+    if [head["n_entity"].tolist(), head["n_relation"].tolist()] != [num_entities, num_relations]:
         counts = f"n_entity={head['n_entity']}, n_relation={head['n_relation']}"
         raise ValueError(f"{file}: {counts}; expected {num_entities} and {num_relations}, as of the names")
     found: dict[str, dict[str, Queries]] = {split: {} for split in SPLITS}
-    for split in _known(splits):
+    for split in checked_splits(splits):
         names = [key.split("/")[1] for key in stored if key.startswith(f"{split}/") and key.endswith("/queries")]
         for name in names:
-            where = f"{file}: {split}/{name}"
-            try:
-                template(name)
-            except ValueError as error:
-                raise ValueError(f"{file}: {error}") from None
-            parts = ("answers",) if split == "train" else ("easy", "hard")
-            keys = [f"{split}/{name}/{part}_{kind}" for part in parts for kind in ("ptr", "idx")]
-            queries, *arrays = npz_arrays(file, [f"{split}/{name}/queries", *keys]).values()
-            tokens = _tokens(name, queries, num_entities, num_relations, where)
-            lists = [
-                _checked(Lists(*pair), len(tokens), num_entities, where)
-                for pair in zip(arrays[::2], arrays[1::2], strict=True)
-            ]
-            found[split][name] = _queries(tokens, lists, num_entities, where)
+            found[split][name] = _stored(file, split, name, num_entities, num_relations)
     return QueryData(entities, relations, **found)
+
+
+def _stored(file: Path, split: str, name: str, num_entities: int, num_relations: int) -> Queries:
+    try:
+        template(name)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    of, where = f"{split}/{name}", f"{file}: {split}/{name}"
+    parts = ("answers",) if split == "train" else ("easy", "hard")
+    keys = [f"{of}/{part}_{kind}" for part in parts for kind in ("ptr", "idx")]
+    queries, *arrays = npz_arrays(file, [f"{of}/queries", *keys]).values()
+    tokens = checked_tokens(name, queries, num_entities, num_relations, where)
+    pairs = zip(arrays[::2], arrays[1::2], strict=True)
+    lists = [checked_lists(Lists(*pair), len(tokens), num_entities, where) for pair in pairs]
+    return checked_queries(tokens, lists, num_entities, where)
 
 
 def write_queries(file: Path | str, data: QueryData) -> None:
@@ -152,9 +115,9 @@ def write_queries(file: Path | str, data: QueryData) -> None:
         for name, queries in getattr(data, split).items():
             where = f"{file}: {split}/{name}"
             of = f"{split}/{name}"
-            tokens = _tokens(name, queries.tokens, num_entities, num_relations, where)
-            easy, hard = (_checked(part, len(tokens), num_entities, where) for part in queries[1:])
-            _queries(tokens, [easy, hard], num_entities, where)
+            tokens = checked_tokens(name, queries.tokens, num_entities, num_relations, where)
+            easy, hard = (checked_lists(part, len(tokens), num_entities, where) for part in queries[1:])
+            checked_queries(tokens, [easy, hard], num_entities, where)
             if split == "train" and len(easy.idx):
                 raise ValueError(f"{where}: expected no easy answers, as training has no smaller graph")
             arrays[f"{of}/queries"] = tokens
@@ -172,44 +135,20 @@ def write_queries(file: Path | str, data: QueryData) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _known(splits: Sequence[str]) -> Sequence[str]:
+def checked_splits(splits: Sequence[str]) -> Sequence[str]:
+    """The splits, if there are such."""
     for split in splits:
         if split not in SPLITS:
             raise ValueError(f"split '{split}': expected one of {', '.join(SPLITS)}")
     return splits
 
 
-def _stats(file: Path) -> tuple[int, int]:
-    words = [line.split() for line in lines_of(file) if line.strip()]
-    if len(words) < 2 or not all(row[-1].isdecimal() for row in words[:2]):
-        raise ValueError(f"{file}: expected 'numentity: N' and 'numrelations: R' on two lines")
-    return int(words[0][-1]), int(words[1][-1])
+def checked_tokens(name: str, rows: Any, num_entities: int, num_relations: int, where: str) -> np.ndarray:
+    """Rows of tokens of one structure as (n, L) int32.
 
-
-def _mapping(file: Path) -> dict[Any, Any]:
-    found = load_pickle(file)
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: expected a dict, found {type(found).__name__}")
-    return found
-
-
-def _names(folder: Path, name: str, num: int) -> tuple[str, ...]:
-    file = found_file(folder, [name], "id -> name")
-    found = _mapping(file)
-    if len(found) != num or any(type(found.get(i)) is not str for i in range(num)):
-        raise ValueError(f"{file}: expected names of the ids 0 to {num - 1} of stats.txt, found {len(found)} entries")
-    return tuple(found[i] for i in range(num))
-
-
-def _forward(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the even ids; '+name' beside '-name' is `name`."""
-    if len(names) % 2:
-        raise ValueError(f"{len(names)} relations; expected an even number, as every one has an inverse")
-    pairs = zip(names[::2], names[1::2], strict=True)
-    return tuple(a[1:] if a[:1] == "+" and b == "-" + a[1:] else a for a, b in pairs)
-
-
-def _tokens(name: str, rows: Any, num_entities: int, num_relations: int, where: str) -> np.ndarray:
+    Raises:
+        ValueError: another shape or type, or an id outside of the graph.
+    """
     width = len(template(name))
     try:
         tokens = np.asarray(rows)
@@ -222,21 +161,12 @@ def _tokens(name: str, rows: Any, num_entities: int, num_relations: int, where: 
     return tokens.astype(np.int32)
 
 
-def _lists(answers: Mapping[Any, Any], queries: list[Any], num_entities: int, file: Path) -> Lists:
-    rows = []
-    for query in queries:
-        found = answers.get(query)
-        if not isinstance(found, set | frozenset) or any(type(entity) is not int for entity in found):
-            what = "no answers" if found is None else f"{str(found)[:40]}"
-            raise ValueError(f"{file}: expected a set of entity ids for the query {str(query)[:80]}, found {what}")
-        rows.append(np.sort(np.fromiter(found, np.int64, len(found))))
-    ptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-    idx = np.concatenate([np.zeros(0, np.int64), *rows])
-    return _checked(Lists(ptr, idx), len(queries), num_entities, str(file))
+def checked_queries(tokens: np.ndarray, lists: list[Lists], num_entities: int, where: str) -> Queries:
+    """Queries with (hard,) or (easy, hard) answers.
 
-
-def _queries(tokens: np.ndarray, lists: list[Lists], num_entities: int, where: str) -> Queries:
-    """Queries with (hard,) or (easy, hard) answers."""
+    Raises:
+        ValueError: an answer is both.
+    """
     easy, hard = lists if len(lists) == 2 else (empty_lists(len(tokens)), lists[0])
     keys = [np.repeat(np.arange(len(tokens)), np.diff(part.ptr)) * num_entities + part.idx for part in (easy, hard)]
     both = np.intersect1d(*keys)
@@ -246,7 +176,12 @@ def _queries(tokens: np.ndarray, lists: list[Lists], num_entities: int, where: s
     return Queries(tokens, easy, hard)
 
 
-def _checked(lists: Lists, num: int, num_entities: int, where: str) -> Lists:
+def checked_lists(lists: Lists, num: int, num_entities: int, where: str) -> Lists:
+    """`num` lists of answers as int32.
+
+    Raises:
+        ValueError: bounds that do not fit, an entity outside of the graph, or lists that do not rise.
+    """
     ptr, idx = lists
     whole = ptr.ndim == idx.ndim == 1 and ptr.dtype.kind in "iu" and idx.dtype.kind in "iu"
     if not whole or len(ptr) != num + 1 or ptr[0] != 0 or ptr[-1] != len(idx) or (ptr[1:] < ptr[:-1]).any():

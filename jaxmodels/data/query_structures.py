@@ -117,7 +117,7 @@ def _leaves(structure: Any) -> Iterator[str]:
             yield part
 
 
-def _flatten(structure: Any, query: Any, tokens: list[int]) -> bool:
+def _flatten(structure: Any, query: Any, tokens: list[Any]) -> bool:
     if type(structure) is str:
         tokens.append(query)
         return type(query) is int

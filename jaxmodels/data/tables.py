@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import itertools
 import re
 import warnings
@@ -9,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -35,9 +36,9 @@ def lines_of(file: Path) -> Iterator[str]:
         raise ValueError(f"{file}: expected a complete gzip file: {error}") from None
 
 
-def _opened(file: Path) -> TextIO:
+def _opened(file: Path) -> io.TextIOWrapper:
     if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8")
+        return io.TextIOWrapper(gzip.open(file), encoding="utf-8")
     return open(file, encoding="utf-8")
 
 
@@ -126,10 +127,12 @@ def npz_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def _npz(file: Path) -> Iterator[Any]:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with open(file, "rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise ValueError("one bare array")
-            yield stored
+            with stored:
+                yield stored
     except FileNotFoundError:
         raise ValueError(f"{file}: found no such file; expected an .npz file") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:

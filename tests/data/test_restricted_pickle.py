@@ -114,7 +114,7 @@ def test_the_arrays_of_python_2_come_back(written):
 
 
 def test_a_matrix_that_does_not_fit_is_refused(written):
-    refused(written(python2_csr(int32(1, 3), int32(0, 1, 2))), "columns 0 to 3, some outside", arrays=True)
+    refused(written(python2_csr(int32(1, 3), int32(0, 1, 2))), "columns 1 to 3, some outside", arrays=True)
     refused(written(python2_csr(int32(1, -1), int32(0, 1, 2))), "columns -1 to 1, some outside", arrays=True)
     for starts in ((1, 1, 2), (0, 1, 3), (0, 3, 2)):
         refused(written(python2_csr(int32(1, 0), int32(*starts))), "row starts do not fit", arrays=True)

@@ -22,7 +22,9 @@ def planned(tuner, **options):
 
 
 @needs_libtpu
-@pytest.mark.parametrize("tuner", [lambda: jm.lora(2), lambda: jm.res_tuning_bypass(2), lambda: jm.snell(2)], ids=["lora", "bypass", "snell"])
+@pytest.mark.parametrize(
+    "tuner", [lambda: jm.lora(2), lambda: jm.res_tuning_bypass(2), lambda: jm.snell(2)], ids=["lora", "bypass", "snell"]
+)
 def test_only_what_trains_is_reduced(tuner):
     method, plans = planned(tuner())
     assert plans.fits and plans.train.trained == trained_bytes(method) // 4
