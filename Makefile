@@ -8,7 +8,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-PEERS := tests/tuning/test_peft_folder.py tests/weights tests/data/test_vtab_tfds.py tests/backbones
+PEERS := tests/tuning/test_peft_folder.py tests/weights tests/data/test_vtab_tfds.py tests/backbones tests/planning
 
 .PHONY: demo test lint types peers clean
 
@@ -25,10 +25,10 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-# The tests against the official libraries; `make test` skips them, because torch is a large download.
+# The tests against the official libraries and the TPU compiler; `make test` skips them, because torch is a large download.
 peers: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet "torch==2.13.*"
-	$(BIN)/python -m pip install --quiet -e ".[test,hub,tfds,peers]"
+	$(BIN)/python -m pip install --quiet -e ".[test,hub,tfds,peers,plan]"
 	$(BIN)/python -m pytest -n 2 -rs $(PEERS) $(ARGS)
 
 $(VENV)/bin/python:

@@ -23,7 +23,9 @@ def planned(tuner, **options):
 
 @needs_libtpu
 @pytest.mark.parametrize(
-    "tuner", [lambda: jm.lora(2), lambda: jm.res_tuning_bypass(2), lambda: jm.snell(2)], ids=["lora", "bypass", "snell"]
+    "tuner",
+    [lambda: jm.lora(2), lambda: jm.res_tuning_bypass(2), lambda: jm.snell(2)],
+    ids=["lora", "bypass", "snell"],
 )
 def test_only_what_trains_is_reduced(tuner):
     method, plans = planned(tuner())

@@ -1,0 +1,43 @@
+"""Small random graphs and models, and one compiled forward pass per model."""
+
+import functools
+
+import jax
+import numpy as np
+
+from jaxmodels.graphs.graph import batch_graphs, make_graph
+from jaxmodels.graphs.n2 import N2
+
+# Programs run once or twice on tiny arrays; optimising them would take most of a test's time.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+SMALL = dict(outputs=3, steps=2, width=6, state_width=4, pieces=2, pseudo_nodes=3, block=4)
+
+
+def small(**options):
+    return N2(**{**SMALL, **options})
+
+
+def random_graph(seed, nodes=5, edges=8, width=3, attributes=None):
+    rng = np.random.default_rng(seed)
+    ends = rng.integers(0, nodes, (2, edges)) if nodes else np.zeros((2, 0), int)
+    values = None if attributes is None else rng.normal(size=(ends.shape[1], attributes)).astype(np.float32)
+    return make_graph(rng.normal(size=(nodes, width)).astype(np.float32), *ends, edges=values)
+
+
+def batch_of(*graphs, nodes=24, edges=40, count=5):
+    return batch_graphs(graphs, nodes=nodes, edges=edges, count=count)
+
+
+@functools.cache
+def started(module, width=3, attributes=None):
+    """Parameters of a module, all perturbed so that zeros and ones matter too."""
+    graph = batch_of(random_graph(0, width=width, attributes=attributes))
+    params = jax.jit(module.init)(jax.random.key(0), graph)["params"]
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(1)
+    return tree.unflatten([leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+@functools.cache
+def forward(module):
+    return quick(lambda params, graph: module.apply({"params": params}, graph))
