@@ -10,7 +10,7 @@ import scipy.sparse
 from jaxmodels.data.graph_files import Graph, Split
 
 
-def checked_split(train: Any, val: Any, test: Any, num: int, where: str) -> Split:
+def checked_split(train: Any, val: Any, test: Any, *, num: int, where: str) -> Split:
     """Three lists of indices as a split of `num` nodes or graphs.
 
     Raises:
@@ -32,12 +32,12 @@ def checked_split(train: Any, val: Any, test: Any, num: int, where: str) -> Spli
     return split
 
 
-def split_of_masks(train: np.ndarray, val: np.ndarray, test: np.ndarray, num: int, where: str) -> Split:
+def split_of_masks(train: np.ndarray, val: np.ndarray, test: np.ndarray, *, num: int, where: str) -> Split:
     """Three masks (num,) of 0 and 1 as a split."""
     for name, mask in zip(Split._fields, (train, val, test), strict=True):
         if mask.shape != (num,) or mask.dtype.kind not in "bui" or not np.isin(mask, (0, 1)).all():
             raise ValueError(f"{where}: expected a {name} mask ({num},) of 0 and 1, found {mask.dtype} {mask.shape}")
-    return checked_split(*(np.flatnonzero(mask) for mask in (train, val, test)), num, where)
+    return checked_split(*(np.flatnonzero(mask) for mask in (train, val, test)), num=num, where=where)
 
 
 def tidy_edges(
@@ -148,8 +148,9 @@ def one_hot(values: np.ndarray, num: int) -> np.ndarray:
     return out
 
 
-def described(name: str, num: int, width: int, edges: int, what: str) -> str:
+def described(name: str, shape: tuple[int, ...], edges: int, what: str) -> str:
     """The one line of a node-level data set."""
+    num, width = shape
     return f"{name}: {num} nodes, {width} features, {edges} directed edges ({what})"
 
 

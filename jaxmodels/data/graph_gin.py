@@ -142,5 +142,5 @@ def _folds(folder: Path, num: int) -> list[Split]:
             table(found_file(folder, [f"{part}_idx-{i}.txt"], "the ten folds of GIN"), np.int64, columns=1)[:, 0]
             for part in ("train", "test")
         )
-        splits.append(checked_split(train, [], test, num, f"{folder}: fold {i}"))
+        splits.append(checked_split(train, [], test, num=num, where=f"{folder}: fold {i}"))
     return splits

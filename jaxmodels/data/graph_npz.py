@@ -47,11 +47,12 @@ def heterophilous(file: Path | str, *, undirected: bool = True) -> NodeData:
         senders=senders,
         receivers=receivers,
         splits=[
-            split_of_masks(*parts, len(x), f"{file}: split {i}") for i, parts in enumerate(zip(*masks, strict=True))
+            split_of_masks(*parts, num=len(x), where=f"{file}: split {i}")
+            for i, parts in enumerate(zip(*masks, strict=True))
         ],
         num_classes=num_classes,
         metric="roc_auc" if num_classes == 2 else "accuracy",
-        description=described(file.stem, *x.shape, len(senders), what),
+        description=described(file.stem, x.shape, len(senders), what),
     )
 
 
@@ -93,7 +94,7 @@ def gnn_benchmark(file: Path | str, *, seeds: Sequence[int] = (0,), dense: bool 
         splits=[random_split(num, seed) for seed in seeds],
         num_classes=num_classes,
         metric="accuracy",
-        description=described(file.stem, *x.shape, len(senders), "both directions, without self loops"),
+        description=described(file.stem, x.shape, len(senders), "both directions, without self loops"),
     )
 
 
@@ -103,6 +104,6 @@ def _matrix(found: dict[str, np.ndarray], name: str, file: Path):
     if not flat or data.dtype.kind not in "biuf" or shape.shape != (2,):
         raise ValueError(f"{file}: expected the pieces of a CSR matrix in {name}_data, _indices, _indptr, _shape")
     try:
-        return csr_of(data, indices, indptr, (int(shape[0]), int(shape[1])))
+        return csr_of(data, indices, indptr, shape=(int(shape[0]), int(shape[1])))
     except ValueError as error:
         raise ValueError(f"{file}: {name}: {error}") from None

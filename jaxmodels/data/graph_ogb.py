@@ -57,7 +57,7 @@ def ogb_nodes(
         num_classes=raw.num_classes,
         metric=metric,
         description=described(
-            Path(folder).name, *raw.x.shape, len(raw.senders), "both directions" if reverse else "as in the file"
+            Path(folder).name, raw.x.shape, len(raw.senders), "both directions" if reverse else "as in the file"
         ),
         edge_features=raw.edge_features,
     )
@@ -165,7 +165,7 @@ def _split(folder: Path, name: str | None, num: int) -> Split:
         asked = f"found no '{name}'" if name else "found several" if known else "found none"
         raise ValueError(f"{split}: expected the folder of one split; {asked}, of {', '.join(known) or 'nothing'}")
     parts = [_table(split / name, part, np.int64, None, 1)[:, 0] for part in ("train", "valid", "test")]
-    return checked_split(*parts, num, str(split / name))
+    return checked_split(*parts, num=num, where=str(split / name))
 
 
 def _has(folder: Path, name: str) -> bool:

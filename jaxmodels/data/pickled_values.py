@@ -204,11 +204,11 @@ def _csr(found: Csr) -> scipy.sparse.csr_matrix:
         if array is None or array.ndim != 1 or array.dtype.kind not in kinds:
             raise ValueError(f"a CSR matrix: expected a list of numbers as its '{name}'")
         parts.append(array)
-    return csr_of(*parts, shape)
+    return csr_of(*parts, shape=shape)
 
 
 def csr_of(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, *, shape: tuple[int, int]
 ) -> scipy.sparse.csr_matrix:
     """A CSR matrix of pieces from a file.
 

@@ -6,6 +6,7 @@ features and class 0, and are in no split.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -49,7 +50,7 @@ def planetoid(folder: Path | str, name: str, *, splits: str = "public", dense: b
     x = checked_features(x, str(folder / f"ind.{name}.allx"))
     if splits == "public":
         train = len(parts["y"])
-        chosen = [checked_split(range(train), range(train, train + VAL), test, len(labels), str(file))]
+        chosen = [checked_split(range(train), range(train, train + VAL), test, num=len(labels), where=str(file))]
     else:
         chosen = _fixed(folder, name, len(labels))
     return NodeData(
@@ -60,11 +61,11 @@ def planetoid(folder: Path | str, name: str, *, splits: str = "public", dense: b
         splits=chosen,
         num_classes=parts["ally"].shape[1],
         metric="accuracy",
-        description=described(name, *x.shape, len(senders), "both directions, without self loops"),
+        description=described(name, x.shape, len(senders), "both directions, without self loops"),
     )
 
 
-def _part(folder: Path, name: str, part: str) -> object:
+def _part(folder: Path, name: str, part: str) -> Any:
     file = found_file(folder, [f"ind.{name}.{part}"], "a pickle of the Planetoid layout")
     found = load_pickle(file, arrays=True)
     if part == "graph":
@@ -117,4 +118,4 @@ def _edges(graph: dict, num: int, file: Path) -> tuple[np.ndarray, np.ndarray]:
 def _fixed(folder: Path, name: str, num: int) -> list[Split]:
     files = [found_file(folder, [f"{name}_split_0.6_0.2_{i}.npz"], "a split of geom-gcn") for i in range(10)]
     masks = ("train_mask", "val_mask", "test_mask")
-    return [split_of_masks(*npz_arrays(file, masks).values(), num, str(file)) for file in files]
+    return [split_of_masks(*npz_arrays(file, masks).values(), num=num, where=str(file)) for file in files]

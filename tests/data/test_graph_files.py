@@ -75,15 +75,15 @@ def test_edges_are_sorted_distinct_and_as_directed_as_asked():
 )
 def test_a_split_that_is_none_is_refused(parts, complaint):
     with pytest.raises(ValueError, match=f"here: {complaint}"):
-        checked_split(*parts, 4, "here")
+        checked_split(*parts, num=4, where="here")
 
 
 def test_masks_become_indices():
     masks = [np.array(mask, np.uint8) for mask in ([1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0])]
-    assert [part.tolist() for part in split_of_masks(*masks, 4, "here")] == [[0, 3], [1], []]
+    assert [part.tolist() for part in split_of_masks(*masks, num=4, where="here")] == [[0, 3], [1], []]
     for wrong in (masks[0][:3], masks[0] * 2, masks[0] * 0.5):
         with pytest.raises(ValueError, match=r"here: expected a val mask \(4,\) of 0 and 1"):
-            split_of_masks(masks[0], wrong, masks[2], 4, "here")
+            split_of_masks(masks[0], wrong, masks[2], num=4, where="here")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
