@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.data.query_structures import check_tokens, template
+from jaxmodels.data.query_structures import check_tokens, letters, structure_of
 from jaxmodels.data.tables import npz_arrays, npz_names
 
 SPLITS = ("train", "valid", "test")
@@ -87,7 +87,7 @@ def read_queries(file: Path | str, *, splits: Sequence[str] = SPLITS) -> QueryDa
 
 def _stored(file: Path, split: str, name: str, num_entities: int, num_relations: int) -> Queries:
     try:
-        template(name)
+        structure_of(name)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     of, where = f"{split}/{name}", f"{file}: {split}/{name}"
@@ -149,7 +149,7 @@ def checked_tokens(name: str, rows: Any, num_entities: int, num_relations: int, 
     Raises:
         ValueError: another shape or type, or an id outside of the graph.
     """
-    width = len(template(name))
+    width = len(letters(structure_of(name)))
     try:
         tokens = np.asarray(rows)
         tokens = tokens.reshape(-1, width).astype(np.int32) if not len(tokens) else tokens

@@ -6,7 +6,6 @@ to right, it is a row of tokens. DNF (a union at the end) and DM (De Morgan: neg
 same union.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,18 +38,35 @@ STRUCTURES: dict[str, tuple] = {
 NAMES = {structure: name for name, structure in STRUCTURES.items()}
 
 
-def template(name: str) -> str:
-    """The kinds of a structure's tokens, a letter each.
+def structure_of(name: str | tuple) -> tuple:
+    """The structure of a name; a structure is handed through.
 
     Raises:
-        ValueError: no such structure; names the nearest.
-
-    >>> template('pni')
-    'errner'
+        ValueError: no structure has that name.
     """
+    if isinstance(name, tuple):
+        return name
     if name not in STRUCTURES:
-        raise ValueError(f"structure '{name}': expected one of {', '.join(STRUCTURES)}{nearest(name, STRUCTURES)}")
-    return "".join(_leaves(STRUCTURES[name]))
+        raise ValueError(f"no query structure '{name}'{nearest(name, STRUCTURES)}; there are {', '.join(STRUCTURES)}")
+    return STRUCTURES[name]
+
+
+def letters(structure: Any) -> tuple[str, ...]:
+    """The letters of a structure in the order of its tokens.
+
+    Raises:
+        ValueError: something else than nested tuples of e, r, n and u.
+
+    >>> ' '.join(letters(STRUCTURES['up-DNF']))
+    'e r e r u r'
+    """
+    if isinstance(structure, str):
+        if structure not in ("e", "r", "n", "u"):
+            raise ValueError(f"query structure: found '{structure}', expected e, r, n or u")
+        return (structure,)
+    if not isinstance(structure, tuple) or not structure:
+        raise ValueError(f"query structure: found {structure!r}, expected a tuple")
+    return tuple(letter for part in structure for letter in letters(part))
 
 
 def name_of(structure: Any) -> str:
@@ -89,15 +105,15 @@ def flatten(name: str, query: Any) -> list[int]:
     return tokens
 
 
-def check_tokens(name: str, tokens: np.ndarray, *, num_entities: int, num_relations: int, where: str) -> None:
+def check_tokens(name: str | tuple, tokens: np.ndarray, *, num_entities: int, num_relations: int, where: str) -> None:
     """Whether rows of tokens (n, L) are queries of a structure.
 
     Raises:
         ValueError: another width, an id outside of the graph, or no mark where the structure has one.
     """
-    kinds = template(name)
+    kinds = letters(structure_of(name))
     if tokens.ndim != 2 or tokens.shape[1] != len(kinds):
-        raise ValueError(f"{where}: expected (n, {len(kinds)}) tokens of {name}, found {tokens.shape}")
+        raise ValueError(f"{where}: expected (n, {len(kinds)}) tokens of {shown(name)}, found {tokens.shape}")
     ranges = {"e": (0, num_entities - 1), "r": (0, num_relations - 1), "n": (NEGATION,) * 2, "u": (UNION,) * 2}
     words = {"e": "entity", "r": "relation", "n": "negation", "u": "union"}
     for place, kind in enumerate(kinds):
@@ -109,12 +125,9 @@ def check_tokens(name: str, tokens: np.ndarray, *, num_entities: int, num_relati
             raise ValueError(f"{where}: query {bad[0]} has {words[kind]} {found} at {place}; expected {expected}")
 
 
-def _leaves(structure: Any) -> Iterator[str]:
-    for part in structure:
-        if isinstance(part, tuple):
-            yield from _leaves(part)
-        else:
-            yield part
+def shown(structure: str | tuple) -> str:
+    """Its name, or the tuple where it has none."""
+    return structure if isinstance(structure, str) else NAMES.get(structure, repr(structure))
 
 
 def _flatten(structure: Any, query: Any, tokens: list[Any]) -> bool:

@@ -41,7 +41,7 @@ def unused_skipped(inner: optax.GradientTransformation) -> optax.GradientTransfo
 class Restarted(NamedTuple):
     """State of `restarted`: updates done and the state inside."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # optax names it so
     inner: Any
 
 

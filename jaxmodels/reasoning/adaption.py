@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 MODES = ("off", "logit", "param", "loss", "project")
@@ -83,7 +84,7 @@ class Track(NamedTuple):
     size: Float[Array, ""]
     loss: Float[Array, ""]
     first: Float[Array, ""]
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # optax names it so
 
 
 def new_track() -> Track:
@@ -171,7 +172,7 @@ def norm(tree: Any) -> Float[Array, ""]:
 
 def dot(one: Any, two: Any) -> Float[Array, ""]:
     """Inner product over all leaves together."""
-    return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True))
+    return optax.tree.vdot(one, two)
 
 
 def projected(seen: Any, diffused: Any) -> Any:

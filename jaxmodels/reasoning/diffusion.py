@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmodels.data.query_structures import NEGATION, UNION, letters, structure_of
 from jaxmodels.reasoning.graph import Graph, answers
-from jaxmodels.reasoning.structures import NEGATION, UNION, flatten, structure_of
 from jaxmodels.rules import nearest
 
 FLOOR = 1e-6  # added to a relation's weight, so that no candidate is impossible
@@ -88,7 +88,7 @@ def relation_histogram(name: str, queries: np.ndarray, relations: int) -> np.nda
         queries: (n, L) tokens.
         relations: R.
     """
-    columns = [i for i, letter in enumerate(flatten(structure_of(name))) if letter == "r"]
+    columns = [i for i, letter in enumerate(letters(structure_of(name))) if letter == "r"]
     used = np.asarray(queries)[:, columns]
     both = np.concatenate([used, used ^ 1], axis=1)
     out = np.zeros((len(used), relations))
@@ -141,7 +141,7 @@ def surroundings(graph: Graph, *, beta: float = 0.5, hops: int = 2) -> Surroundi
         hops: see `diffusion_matrix`.
     """
     outgoing = incidence(graph)
-    step = transition(cooccurrence(outgoing), outgoing.any(0))
+    step = transition(cooccurrence(outgoing), np.any(outgoing, axis=0))
     return Surroundings(graph, outgoing, diffusion_matrix(step, beta=beta, hops=hops))
 
 
@@ -200,7 +200,7 @@ def _inverse_cdf(mass: np.ndarray, candidates: np.ndarray, uniform: np.ndarray) 
     cdf = np.cumsum(mass, axis=1)
     beyond = candidates & (cdf > (uniform * cdf[:, -1])[:, None])
     last = candidates.shape[1] - 1 - np.argmax(candidates[:, ::-1], axis=1)
-    return np.where(beyond.any(1), np.argmax(beyond, axis=1), last), candidates.any(1)
+    return np.where(beyond.any(1), np.argmax(beyond, axis=1), last), np.any(candidates, axis=1)
 
 
 # Operations -----------------------------------------------------------------------------------------------------------
@@ -289,12 +289,12 @@ def _extend(a: Attempt):
 
 def _fresh(a: Attempt, step: Step) -> np.ndarray:
     """The new branch equals no positive one-hop branch of the row."""
-    letters = flatten(structure_of(a.name))
+    kinds = letters(structure_of(a.name))
     same = np.zeros(len(a.queries), bool)
     at = 0
-    while at < len(letters):
-        stop = next((i for i in range(at + 1, len(letters)) if letters[i] == "e"), len(letters))
-        if letters[at:stop] == ("e", "r"):
+    while at < len(kinds):
+        stop = next((i for i in range(at + 1, len(kinds)) if kinds[i] == "e"), len(kinds))
+        if kinds[at:stop] == ("e", "r"):
             same |= (a.queries[:, at] == step.entity) & (a.queries[:, at + 1] == step.relation)
         at = stop
     return ~same

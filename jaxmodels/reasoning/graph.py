@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmodels.reasoning.structures import Algebra, check, structure_of, walk
+from jaxmodels.data.query_structures import check_tokens, shown, structure_of
+from jaxmodels.reasoning.structures import Algebra, walk
 
 
 class Neighbours(NamedTuple):
@@ -103,7 +104,9 @@ def answers(graph: Graph, name: str | tuple, queries: np.ndarray, *, chunk: int 
         ValueError: rows that are no queries of this structure, or ids that the graph does not know.
     """
     queries = np.asarray(queries)
-    check(name, queries, entities=graph.entities, relations=graph.relations)
+    check_tokens(
+        name, queries, num_entities=graph.entities, num_relations=graph.relations, where=f"query {shown(name)}"
+    )
     parts = [_answers(graph, name, queries[i : i + chunk]) for i in range(0, len(queries), chunk)]
     return np.concatenate(parts) if parts else np.zeros((0, graph.entities), bool)
 

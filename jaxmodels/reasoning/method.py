@@ -5,17 +5,18 @@ A batch is {structure: {'query' (n, L), 'positive' (n,), 'weight' (n,)}} with in
 structures; `alternation` and `batch_rows` say which and how many rows, and `adam` has the optimizer's part.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmodels.data.query_structures import structure_of
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.reasoning.query_model import QueryModel, scores, scores_of_all, supported
 from jaxmodels.reasoning.robust_loss import PLAIN, Losses, PerQuery, Robust, check_robust, per_query
-from jaxmodels.reasoning.structures import kinds, structure_of, width
+from jaxmodels.reasoning.structures import kinds, width
 from jaxmodels.rules import Rules
 
 GROUPS: Rules = (
@@ -74,14 +75,18 @@ def plain(robust: Robust = PLAIN) -> Objective:
 
 def pooled(each: Mapping[str, PerQuery], weights: Weights) -> Losses:
     """Weighted means over the queries of several structures together."""
-    weight = sum(weights[name].sum() for name in each)
-    positive, negative = (sum((weights[name] * each[name][i]).sum() for name in each) / weight for i in (0, 1))
+    weight = _total(weights[name] for name in each)
+    positive, negative = (_total(weights[name] * each[name][i] for name in each) / weight for i in (0, 1))
     return Losses((positive + negative) / 2, positive, negative)
+
+
+def _total(arrays: Iterable[jax.Array]) -> jax.Array:
+    return jnp.stack([each.sum() for each in arrays]).sum()
 
 
 def loss_metrics(losses: Losses, weights: Weights) -> dict[str, Mean]:
     """The three losses as means that merge by weight."""
-    weight = sum(w.sum() for w in weights.values())
+    weight = _total(weights.values())
     names = ("loss", "positive_loss", "negative_loss")
     return {name: Mean(loss * weight, weight) for name, loss in zip(names, losses, strict=True)}
 

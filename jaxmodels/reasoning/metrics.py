@@ -86,13 +86,14 @@ def summarize(each: Float[np.ndarray, "n 4"], hard: Bool[np.ndarray, "n e"], nam
     Raises:
         ValueError: no query has a hard answer, or a score was not a number.
     """
-    counted = np.asarray(hard).any(1)
+    counted = np.any(hard, axis=1)
     if not counted.any():
         raise ValueError(f"query {name}: none of {len(counted)} queries has a hard answer, expected at least one")
     rows = np.asarray(each, np.float64)[counted]
     if np.isnan(rows).any():
         raise ValueError(f"query {name}: {int(np.isnan(rows).any(1).sum())} queries have scores that are no numbers")
-    return Summary(*(float(x) for x in rows.mean(0)), int(counted.sum()))
+    mrr, hits1, hits3, hits10 = (float(x) for x in rows.mean(0))
+    return Summary(mrr, hits1, hits3, hits10, int(counted.sum()))
 
 
 def averages(summaries: Mapping[str, Summary], *, unseen: Sequence[str] = ()) -> dict[str, Summary]:
@@ -117,4 +118,5 @@ def averages(summaries: Mapping[str, Summary], *, unseen: Sequence[str] = ()) ->
 
 def _mean(each: Sequence[Summary]) -> Summary:
     columns = list(zip(*each, strict=True))
-    return Summary(*(float(np.mean(column)) for column in columns[:4]), int(sum(columns[4])))
+    mrr, hits1, hits3, hits10 = (float(np.mean(column)) for column in columns[:4])
+    return Summary(mrr, hits1, hits3, hits10, int(sum(columns[4])))

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmodels.data.query_structures import structure_of
 from jaxmodels.reasoning.diffusion import OPERATIONS, UNIFORMS, Surroundings, apply_operation
 from jaxmodels.reasoning.graph import Answers, answers, as_lists, draw_answers
-from jaxmodels.reasoning.structures import canonical, has, structure_of
+from jaxmodels.reasoning.structures import canonical, has
 
 
 class Pool(NamedTuple):
@@ -87,7 +88,7 @@ def diffuse(
     if not names:
         raise ValueError("seeds: found no training query, expected some")
     rng = np.random.default_rng(seed)
-    used = {name: set() for name in wanted}
+    used: dict[str, set[bytes]] = {name: set() for name in wanted}
     for queries in (seeds, exclude or {}):
         for name in wanted:
             if name in queries:

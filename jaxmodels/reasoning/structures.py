@@ -12,32 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.rules import nearest
+from jaxmodels.data.query_structures import NEGATION, letters, shown, structure_of
 
-NEGATION, UNION = -2, -1
-HOP = ("e", ("r",))
-TWO = ("e", ("r", "r"))
-NOT = ("e", ("r", "n"))
 MARK = ("u",)
-
-STRUCTURES: dict[str, tuple] = {
-    "1p": HOP,
-    "2p": TWO,
-    "3p": ("e", ("r", "r", "r")),
-    "2i": (HOP, HOP),
-    "3i": (HOP, HOP, HOP),
-    "ip": ((HOP, HOP), ("r",)),
-    "pi": (TWO, HOP),
-    "2in": (HOP, NOT),
-    "3in": (HOP, HOP, NOT),
-    "inp": ((HOP, NOT), ("r",)),
-    "pin": (TWO, NOT),
-    "pni": (("e", ("r", "r", "n")), HOP),
-    "2u-DNF": (HOP, HOP, MARK),
-    "up-DNF": ((HOP, HOP, MARK), ("r",)),
-    "2u-DM": ((NOT, NOT), ("n",)),
-    "up-DM": ((NOT, NOT), ("n", "r")),
-}
 PATHS = ("1p", "2p", "3p")  # the structures of the 'path' batches, which leave the intersection networks alone
 NEGATED = ("2in", "3in", "inp", "pin", "pni")
 
@@ -50,19 +27,6 @@ class Algebra(NamedTuple):
     negate: Callable[[Any], Any]
     intersect: Callable[[Sequence[Any]], Any]
     union: Callable[[Sequence[Any]], Any]
-
-
-def structure_of(name: str | tuple) -> tuple:
-    """The structure of a name; a structure is handed through.
-
-    Raises:
-        ValueError: no structure has that name.
-    """
-    if isinstance(name, tuple):
-        return name
-    if name not in STRUCTURES:
-        raise ValueError(f"no query structure '{name}'{nearest(name, STRUCTURES)}; there are {', '.join(STRUCTURES)}")
-    return STRUCTURES[name]
 
 
 def is_chain(node: tuple) -> bool:
@@ -79,27 +43,9 @@ def is_union(node: tuple) -> bool:
     return node[-1] == MARK
 
 
-def flatten(structure: Any) -> tuple[str, ...]:
-    """The letters of a structure in the order of its tokens.
-
-    Raises:
-        ValueError: something else than nested tuples of e, r, n and u.
-
-    >>> ' '.join(flatten(STRUCTURES['up-DNF']))
-    'e r e r u r'
-    """
-    if isinstance(structure, str):
-        if structure not in ("e", "r", "n", "u"):
-            raise ValueError(f"query structure: found '{structure}', expected e, r, n or u")
-        return (structure,)
-    if not isinstance(structure, tuple) or not structure:
-        raise ValueError(f"query structure: found {structure!r}, expected a tuple")
-    return tuple(letter for part in structure for letter in flatten(part))
-
-
 def width(structure: str | tuple) -> int:
     """Tokens in a row."""
-    return len(flatten(structure_of(structure)))
+    return len(letters(structure_of(structure)))
 
 
 def walk(structure: str | tuple, tokens: Any, algebra: Algebra) -> Any:
@@ -149,39 +95,12 @@ def _visit_chain(node: tuple, tokens: Any, at: int, algebra: Algebra) -> tuple[A
 
 def check_width(structure: str | tuple, tokens: Any) -> None:
     """Raises ValueError unless rows have one token per letter of the structure."""
-    letters = flatten(structure_of(structure))
-    if tokens.ndim != 2 or tokens.shape[1] != len(letters):
+    kinds = letters(structure_of(structure))
+    if tokens.ndim != 2 or tokens.shape[1] != len(kinds):
         raise ValueError(
-            f"query {_shown(structure)}: found tokens of shape {tuple(tokens.shape)}, "
-            f"expected (n, {len(letters)}): {' '.join(letters)}"
+            f"query {shown(structure)}: found tokens of shape {tuple(tokens.shape)}, "
+            f"expected (n, {len(kinds)}): {' '.join(kinds)}"
         )
-
-
-def check(name: str, tokens: np.ndarray, *, entities: int, relations: int) -> None:
-    """Raises what is wrong with the rows of a structure, if anything; on the host, before they reach a device.
-
-    Args:
-        name: of the structure.
-        tokens: (n, L) integers.
-        entities: number of entities.
-        relations: number of relations, inverses included.
-
-    Raises:
-        ValueError: a wrong length, an id outside its table, or another number where -1 or -2 must stand.
-    """
-    letters, tokens = flatten(structure_of(name)), np.asarray(tokens)
-    check_width(name, tokens)
-    kinds = {"e": ("entity", 0, entities), "r": ("relation", 0, relations)}
-    kinds |= {"n": ("mark of negation", NEGATION, NEGATION + 1), "u": ("mark of union", UNION, UNION + 1)}
-    for column, letter in enumerate(letters):
-        kind, low, high = kinds[letter]
-        wrong = np.flatnonzero((tokens[:, column] < low) | (tokens[:, column] >= high))
-        if wrong.size:
-            expected = str(low) if high == low + 1 and letter in "nu" else f"{low} to {high - 1}"
-            found = tokens[wrong[0], column]
-            raise ValueError(
-                f"query {name}, row {wrong[0]}, column {column}: unknown {kind} {found}, expected {expected}"
-            )
 
 
 class Rewritten(NamedTuple):
@@ -287,7 +206,7 @@ def rewrite(tokens: Any, rewritten: Rewritten, xp: Any = np) -> Any:
 
 def has(structure: str | tuple, letter: str) -> bool:
     """Whether a letter occurs: 'n' tells negation, 'u' union."""
-    return letter in flatten(structure_of(structure))
+    return letter in letters(structure_of(structure))
 
 
 def canonical(structure: str | tuple, tokens: np.ndarray) -> np.ndarray:
@@ -313,7 +232,7 @@ def _sort(node: Any, rows: np.ndarray, at: int) -> int:
         at = _sort(child, rows, at)
     for child, starts in spans.items():
         if len(starts) > 1:
-            size = len(flatten(child))
+            size = len(letters(child))
             columns = np.array([np.arange(first, first + size) for first in starts])
             blocks = rows[:, columns]  # (n, branches, tokens of a branch)
             _, rank = np.unique(blocks.reshape(-1, size), axis=0, return_inverse=True)
@@ -330,9 +249,3 @@ def kinds(names: Mapping[str, Any] | Sequence[str]) -> tuple[tuple[str, ...], tu
     (('1p', '3p'), ('2i',))
     """
     return tuple(n for n in names if n in PATHS), tuple(n for n in names if n not in PATHS)
-
-
-def _shown(structure: str | tuple) -> str:
-    if isinstance(structure, str):
-        return structure
-    return next((name for name, known in STRUCTURES.items() if known == structure), repr(structure))

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.data.query_structures import NEGATION, UNION, letters, structure_of
 from jaxmodels.reasoning.betae import betae
 from jaxmodels.reasoning.gqe import gqe
 from jaxmodels.reasoning.graph import build_graph
 from jaxmodels.reasoning.query2box import query2box
-from jaxmodels.reasoning.structures import NEGATION, UNION, flatten, is_chain, is_union, structure_of
+from jaxmodels.reasoning.structures import is_chain, is_union
 
 ENTITIES, RELATIONS = 12, 6
 POSITIVE = ("1p", "2p", "3p", "2i", "3i", "ip", "pi", "2u-DNF", "up-DNF")
@@ -32,7 +33,7 @@ def random_queries(name, count, seed=0):
     marks = {"n": NEGATION, "u": UNION}
     columns = [
         np.full(count, marks[letter]) if letter in marks else rng.integers(sizes[letter], size=count)
-        for letter in flatten(structure_of(name))
+        for letter in letters(structure_of(name))
     ]
     return np.stack(columns, axis=1)
 

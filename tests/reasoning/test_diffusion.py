@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxmodels.data.query_structures import STRUCTURES, check_tokens, letters
 from jaxmodels.reasoning.diffusion import (
     KEPT,
     OPERATIONS,
@@ -15,7 +16,7 @@ from jaxmodels.reasoning.diffusion import (
 from jaxmodels.reasoning.graph import answers, as_lists, build_graph
 from jaxmodels.reasoning.noise import noisy_answers, noisy_triples
 from jaxmodels.reasoning.pool import diffuse, possible
-from jaxmodels.reasoning.structures import STRUCTURES, canonical, check, disjuncts, flatten
+from jaxmodels.reasoning.structures import canonical, disjuncts
 from tests.reasoning.small import ENTITIES, POSITIVE, RELATIONS, brute_force, random_graph, random_queries
 
 CASES = [(operation, name) for operation, table in OPERATIONS.items() for name in table]
@@ -38,7 +39,7 @@ def test_the_answer_that_was_known_answers_the_result(case, seed, tau):
     uniform = np.random.default_rng(seed).random((len(rows), 6))
     for made in apply_operation(surroundings(graph), operation, name, rows, positive, uniform, tau):
         assert made.name in OPERATIONS[operation][name]
-        check(made.name, made.queries, entities=ENTITIES, relations=RELATIONS)
+        check_tokens(made.name, made.queries, num_entities=ENTITIES, num_relations=RELATIONS, where="")
         for query, known in list(zip(made.queries, made.positive, strict=True))[:5]:
             assert known in brute_force(graph, made.name, query)
         if operation in ("conjoin1", "union1"):
@@ -48,9 +49,9 @@ def test_the_answer_that_was_known_answers_the_result(case, seed, tau):
 
 
 def equal_hops(name, query):
-    letters, hops = "".join(flatten(STRUCTURES[name])), []
-    for i in range(len(letters) - 1):
-        if letters[i : i + 2] == "er" and letters[i + 2 : i + 3] in ("", "e", "u"):
+    kinds, hops = "".join(letters(STRUCTURES[name])), []
+    for i in range(len(kinds) - 1):
+        if kinds[i : i + 2] == "er" and kinds[i + 2 : i + 3] in ("", "e", "u"):
             hops.append((int(query[i]), int(query[i + 1])))
     return name in ("2i", "3i", "2u-DNF") and len(set(hops)) < len(hops)
 

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxmodels.data.query_structures import STRUCTURES
 from jaxmodels.reasoning.graph import answers, as_lists, build_graph, draw_answers, hard_answers
-from jaxmodels.reasoning.structures import STRUCTURES, de_morgan, rewrite
+from jaxmodels.reasoning.structures import de_morgan, rewrite
 from tests.reasoning.small import ENTITIES, RELATIONS, brute_force, random_graph, random_queries
 
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmodels.data.query_structures import STRUCTURES
 from jaxmodels.reasoning.betae import Beta, divergence, divergences, regularized
 from jaxmodels.reasoning.query2box import query2box
 from jaxmodels.reasoning.query_model import (
@@ -14,7 +15,6 @@ from jaxmodels.reasoning.query_model import (
     supported,
     to_published,
 )
-from jaxmodels.reasoning.structures import HOP, STRUCTURES
 from jaxmodels.training.mesh import make_mesh, param_shardings
 from tests.reasoning.small import ENTITIES, MODELS, RELATIONS, random_params, random_queries
 
@@ -64,6 +64,7 @@ def test_de_morgan_of_a_union_is_the_written_structure():
 
 
 def test_a_structure_of_ones_own_needs_no_code():
+    HOP = STRUCTURES["1p"]
     four = (HOP, HOP, HOP, HOP)
     model = MODELS["query2box"]()
     (box,) = embed(model, random_params(model), four, jnp.asarray(random_queries(four, 3)))

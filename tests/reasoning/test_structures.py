@@ -3,15 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxmodels.data.query_structures import STRUCTURES, check_tokens, letters, structure_of
 from jaxmodels.reasoning.structures import (
-    STRUCTURES,
     canonical,
-    check,
     de_morgan,
     disjuncts,
-    flatten,
     rewrite,
-    structure_of,
 )
 from tests.reasoning.small import ENTITIES, RELATIONS, brute_force, random_graph, random_queries
 
@@ -24,7 +21,7 @@ TOKENS = {
 
 
 def test_sixteen_structures_and_their_tokens():
-    assert {name: " ".join(flatten(tree)) for name, tree in STRUCTURES.items()} == TOKENS
+    assert {name: " ".join(letters(tree)) for name, tree in STRUCTURES.items()} == TOKENS
 
 
 @pytest.mark.parametrize("name", ["2u", "up"])
@@ -32,7 +29,7 @@ def test_de_morgan_rewrites_one_into_the_other(name):
     found = de_morgan(f"{name}-DNF")
     assert found.structure == STRUCTURES[f"{name}-DM"]
     rows = rewrite(random_queries(f"{name}-DNF", 5), found)
-    check(f"{name}-DM", rows, entities=ENTITIES, relations=RELATIONS)
+    check_tokens(f"{name}-DM", rows, num_entities=ENTITIES, num_relations=RELATIONS, where="")
 
 
 HOP = STRUCTURES["1p"]
@@ -51,7 +48,7 @@ def test_both_rewritings_have_the_answers_of_the_original(case, seed):
     expected = brute_force(graph, tree, row[0])
     each = [brute_force(graph, part.structure, rewrite(row, part)[0]) for part in disjuncts(tree)]
     assert set.union(*each) == expected
-    assert all("u" not in flatten(part.structure) for part in disjuncts(tree))
+    assert all("u" not in letters(part.structure) for part in disjuncts(tree))
     other = de_morgan(tree)
     assert brute_force(graph, other.structure, rewrite(row, other)[0]) == expected
 
@@ -67,20 +64,20 @@ def test_equal_queries_have_one_canonical_row():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[0, 1, 2]], r"query 2i: found tokens of shape \(1, 3\), expected \(n, 4\): e r e r"),
-        ([[0, 1, 2, 6]], "query 2i, row 0, column 3: unknown relation 6, expected 0 to 5"),
-        ([[0, 1, 2, 3], [12, 1, 2, 3]], "query 2i, row 1, column 0: unknown entity 12, expected 0 to 11"),
+        ([[0, 1, 2]], r"here: expected \(n, 4\) tokens of 2i, found \(1, 3\)"),
+        ([[0, 1, 2, 6]], "here: query 0 has relation 6 at 3; expected 0 to 5"),
+        ([[0, 1, 2, 3], [12, 1, 2, 3]], "here: query 1 has entity 12 at 0; expected 0 to 11"),
     ],
 )
 def test_wrong_rows_are_named(rows, message):
     with pytest.raises(ValueError, match=message):
-        check("2i", np.array(rows), entities=ENTITIES, relations=RELATIONS)
+        check_tokens("2i", np.array(rows), num_entities=ENTITIES, num_relations=RELATIONS, where="here")
 
 
 def test_wrong_marks_and_names_are_named():
-    with pytest.raises(ValueError, match="column 4: unknown mark of negation -1, expected -2"):
-        check("2in", np.array([[0, 1, 2, 3, -1]]), entities=ENTITIES, relations=RELATIONS)
+    with pytest.raises(ValueError, match="here: query 0 has negation -1 at 4; expected -2"):
+        check_tokens("2in", np.array([[0, 1, 2, 3, -1]]), num_entities=9, num_relations=9, where="here")
     with pytest.raises(ValueError, match="no query structure '2u-DMF'; did you mean '2u-D"):
         structure_of("2u-DMF")
     with pytest.raises(ValueError, match="found 'x', expected e, r, n or u"):
-        flatten(("e", ("x",)))
+        letters(("e", ("x",)))
