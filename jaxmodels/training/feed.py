@@ -10,14 +10,14 @@ import absl.flags
 import grain
 
 from jaxmodels.method import Batch
-from jaxmodels.training.shapes import Shapes, same_shapes
+from jaxmodels.training.shapes import Shapes, few_shapes
 
 AHEAD = 2  # batches that wait on the devices
 
 
 @contextlib.contextmanager
 def feed(
-    batches: Any, steps: range, put: Callable[[Batch], Any], *, workers: int = 0, ahead: int = AHEAD
+    batches: Any, steps: range, put: Callable[[Batch], Any], *, workers: int = 0, ahead: int = AHEAD, shapes: int = 1
 ) -> Iterator[Iterator[Any]]:
     """A context with the batches of `steps`, in order; a thread reads them and puts them on the devices.
 
@@ -29,10 +29,12 @@ def feed(
         put: batch -> what is handed out (`mesh.put_batch`).
         workers: processes that read and decode (Grain's), for `data.batches`; 0 leaves it to the thread.
         ahead: batches that may wait, at least 1.
+        shapes: different shapes of batches that there may be.
 
     Raises:
         ValueError: workers for batches that are not Grain's; on reading: a batch of other names, shapes or dtypes than
-            the first, for which the step would have to be compiled again. What reading raises is raised on, too.
+            the first (than the first `shapes` kinds), for which the step would have to be compiled again. What reading
+            raises is raised on, too.
     """
     if workers and not isinstance(batches, grain.MapDataset):
         raise ValueError(f"--workers={workers}: needs batches from `data.batches`, found {type(batches).__name__}")
@@ -42,14 +44,14 @@ def feed(
         found: Generator[Batch, None, None] = (
             decoded(batches, steps.start, workers) if workers else (batches[i] for i in steps)
         )
-        first: Shapes | None = None
+        seen: list[Shapes] = []
         with contextlib.closing(found):
             for step in steps:
                 room.acquire()
                 if closed.is_set():
                     return
                 batch = next(found)
-                first = same_shapes(first, batch, f"batch {step}")
+                seen = few_shapes(seen, batch, f"batch {step}", most=shapes)
                 ready.put(put(batch))
 
     def reading() -> None:

@@ -96,6 +96,8 @@ def fit(
     reference: Mapping[str, str] | None = None,
     workers: int = 0,
     stall_factor: float | None = None,
+    shapes: int = 1,
+    until: Callable[[Mapping[str, float]], bool] | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Fit:
     """Trains a method.
@@ -128,6 +130,9 @@ def fit(
         stall_factor: no step within so many times the median step (and a minute) is a stall: every thread's stack and
             the process that is behind are printed, one process alone saves if it can, and the program ends with
             status 5. None watches nothing.
+        shapes: different shapes of batches that there may be (buckets of graphs, say); each compiles the step once.
+        until: metrics of an evaluation -> whether the run ends here, before `steps` (early stopping); with several
+            processes all must come to the same answer.
         on_log: called with each logged row (a progress bar, say), in the first process.
 
     Returns:
@@ -175,7 +180,7 @@ def fit(
         step = train_step(method, optimizer, accumulate=accumulate, ema=ema, placement=placed, skip=on_nan == "skip")
         with contextlib.ExitStack() as stack:
             ahead = stack.enter_context(
-                feed(batches, range(first, steps), lambda b: put_batch(b, mesh), workers=workers)
+                feed(batches, range(first, steps), lambda b: put_batch(b, mesh), workers=workers, shapes=shapes)
             )
             stop = stack.enter_context(Preemption(sigint=True))
             if stall_factor is not None:
@@ -189,22 +194,25 @@ def fit(
                 if checkpoints:
                     checkpoints.check()
                 done = i + 1
-                stopping = stop.agreed(done)
-                evaluating = evaluate and (done == steps or (evaluate_every and done % evaluate_every == 0))
+                last, stopping = done == steps, stop.agreed(done)
+                evaluating = evaluate and (last or (evaluate_every and done % evaluate_every == 0))
                 saving = bool(save_every and done % save_every == 0) or bool(keep_best and evaluating)
-                if evaluating or saving or done % log_every == 0 or done == steps or stopping:
+                if evaluating or saving or done % log_every == 0 or last or stopping:
                     with clock.span("step"):
                         jax.block_until_ready(metrics)  # the device's time is the steps', whoever waits for it
                     with clock.span("evaluate"), run.pause():
                         found = evaluate(variables_of(ts, frozen)) if evaluate and evaluating else {}
                     run.log(done, found)
-                if checkpoints and (saving or done == steps or stopping):
+                    last = last or bool(evaluating and until is not None and until(found))
+                if checkpoints and (saving or last or stopping):
                     with clock.span("save"), run.pause():
-                        checkpoints.save(ts, metrics=found, wait=done == steps or stopping)
-                if goodput and is_main() and (done % log_every == 0 or done == steps or stopping):
+                        checkpoints.save(ts, metrics=found, wait=last or stopping)
+                if goodput and is_main() and (done % log_every == 0 or last or stopping):
                     write_text(goodput, json.dumps(clock.state(done)))
-                if stopping and done < steps:
+                if stopping and not last:
                     raise Interrupted(done, saved=checkpoints is not None, number=stop.number)
+                if last:
+                    break
     finally:
         if writer:
             writer.close()
@@ -212,7 +220,7 @@ def fit(
             checkpoints.close()
     average = variables_of(ts, frozen, average=True) if ema is not None else None
     jax.block_until_ready(ts)
-    return Fit(variables_of(ts, frozen), average, run.history, clock.elapsed(), max(first, steps), clock)
+    return Fit(variables_of(ts, frozen), average, run.history, clock.elapsed(), int(ts.step), clock)
 
 
 class _Run:

@@ -206,7 +206,7 @@ def placement(ts: Any, frozen: Any, rules: Shardings, mesh: Mesh) -> Placement:
 
 
 def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
-    """This process's rows of a batch, on the devices.
+    """This process's rows of a batch, on the devices; arrays that lie there already (the same at every step) stay.
 
     Raises:
         ValueError: the rows cannot be divided among the devices.
@@ -218,7 +218,12 @@ def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
         if np.shape(value)[0] % parts:
             found = f"batch: '{name}' has {np.shape(value)[0]} rows on this process"
             raise ValueError(f"{found}, expected a multiple of {parts}, its part of data x fsdp = {row_shards(mesh)}")
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), dict(batch))
+
+    def put(x: Any) -> Any:
+        placed = isinstance(x, jax.Array) and x.sharding == sharding
+        return x if placed else jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+    return jax.tree.map(put, dict(batch))
 
 
 def fetch(tree: Any) -> Any:

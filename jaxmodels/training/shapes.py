@@ -33,5 +33,27 @@ def same_shapes(first: Shapes | None, batch: Batch, what: str) -> Shapes:
     return first
 
 
+def few_shapes(seen: list[Shapes], batch: Batch, what: str, *, most: int) -> list[Shapes]:
+    """The shapes of a run's batches so far, this one's included; at most so many, for each compiles the step once.
+
+    Args:
+        seen: what this function returned for the batch before, [] for the first one.
+        batch: nested dicts of arrays.
+        what: names the batch in the message.
+        most: different shapes that there may be.
+
+    Raises:
+        ValueError: one shape too many; or, where one is allowed, what `same_shapes` raises.
+    """
+    if most == 1 and seen:
+        same_shapes(seen[0], batch, what)
+    found = same_shapes(None, batch, what)
+    if found in seen:
+        return seen
+    if len(seen) == most:
+        raise ValueError(f"{what}: a shape that no batch had before, expected at most {most}; each compiles the step")
+    return [*seen, found]
+
+
 def _show(leaf: Leaf | None) -> str:
     return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"
