@@ -1,0 +1,229 @@
+"""Train N2 and its peers on graphs: classes of nodes, or of whole graphs.
+
+    python -m experiments.graphs --method=n2                     bundled graph: no download, CPU, two minutes
+    python -m experiments.graphs --method=n2 --dataset=minesweeper --data_dir=graphs --recipe=paper --split=all
+    python -m experiments.graphs --method=gcn --dataset=cora --data_dir=planetoid --seeds 0 1 2
+    python -m experiments.graphs --method=n2 --dataset=mutag --data_dir=graphs --split=all
+
+A folder may hold any of five layouts: Planetoid, the .npz of heterophilous graphs or of gnn-benchmark, TU, GIN's text
+format, or unpacked OGB archives. The epoch that is reported is chosen on the validation part and never on what is
+reported. The method stands next to the other networks, which are trained once and then read from the results file.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tyro
+from rich.console import Console
+
+import jaxmodels as jm
+from experiments import command, graph_data, graph_planning, graph_runs, graph_tables, tables
+from experiments.graph_methods import METHODS
+from jaxmodels.graphs.graph_method import KINDS
+from jaxmodels.training import processes
+
+Part = Literal["adaptation", "local", "exchange", "messages"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Flags of `experiments.graphs`."""
+
+    method: tyro.extras.literal_type_from_choices(METHODS) = "n2"  # type: ignore[valid-type]
+    """Network to train."""
+    dataset: str = ""
+    """Data set: digits (bundled), synthetic, or the name of one in --data_dir. Empty takes the name of --data_dir, or
+    digits without one."""
+    data_dir: Path | None = None
+    """Folder that holds the data set's files, or a folder of that name with them."""
+    split: str = "0"
+    """Splits or folds to run: numbers from 0, separated by commas, or all."""
+    protocol: Literal["heldout", "official"] = "heldout"
+    """heldout: the epoch is chosen on validation data, which folds without any take from their training part.
+    official: as N2's released code, such folds choose the epoch on the fold that is reported, which flatters."""
+    select: Literal["loss", "metric"] = "loss"
+    """Whether the lowest validation loss or the best validation metric chooses the epoch."""
+    workdir: Path = Path("runs/graphs")
+    """Folder for results, metrics, pictures, parameters and checkpoints."""
+    seed: int = 0
+    """Seed of initialisation, order of graphs and dropout."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of each split: the table shows mean and standard deviation over splits and seeds."""
+    epochs: int | None = None
+    """Passes over the training data, at most; 200 unless the recipe says otherwise."""
+    patience: int | None = None
+    """Epochs without a lower validation loss that end a run; 50 unless the recipe says otherwise."""
+    evaluate_every: int = 1
+    """Epochs between evaluations."""
+    batch_size: int | None = None
+    """Graphs per step; 32 unless the recipe says otherwise. A single graph is one batch."""
+    buckets: int = 2
+    """Sizes into which batches of graphs are padded; each compiles the step and the evaluation once."""
+    learning_rate: float | None = None
+    """Peak learning rate; the method's own unless given."""
+    weight_decay: float | None = None
+    """L2 of Adam, on all parameters; the method's own unless given."""
+    loss: Literal["plain", "weighted", "focal"] = "plain"
+    """plain, weighted by the rarity of classes, or focal."""
+    recipe: Literal["flags", "paper"] = "flags"
+    """paper: N2's settings on the data set in Table S6 of the paper; flags that are given win."""
+    normalise: Literal["auto", "rows", "none"] = "auto"
+    """Divide features by the sum of their node; auto does so for citation graphs."""
+    metric: str = ""
+    """Of OGB folders that are not known by name: accuracy, roc_auc, average_precision or mae."""
+    citation_splits: Literal["public", "geom-gcn"] = "public"
+    """Splits of Planetoid data sets."""
+    undirected: bool = True
+    """Add the reverse edges of heterophilous .npz files."""
+    attributes: bool = False
+    """Append node attributes of TU and GIN data sets to their features."""
+    layers: int | None = None
+    """Layers, or steps of n2."""
+    width: int | None = None
+    """Hidden features, or width of n2's messages."""
+    dropout: float | None = None
+    """Dropout."""
+    state_width: int | None = None
+    """n2: width of states."""
+    pieces: int | None = None
+    """n2: pieces of a proximity."""
+    pseudo_nodes: int | None = None
+    """n2: learnable pseudo nodes."""
+    pathway: Literal["proximity", "attention", "uniform"] | None = None
+    """n2: what weighs pathways; the latter two are ablations."""
+    without: tuple[Part, ...] = ()
+    """n2: parts left out, for ablations."""
+    dense: bool = False
+    """n2: graph nodes answer each other, without pseudo nodes (ablation)."""
+    own_steps: bool = False
+    """n2: every step has parameters of its own."""
+    linear_order: bool = False
+    """n2: memory independent of nodes times pseudo nodes; equal up to rounding."""
+    remat: bool = False
+    """n2: recompute steps in the backward pass."""
+    heads: int | None = None
+    """gat: heads of the attention."""
+    residual: bool = False
+    """Peers on nodes: residual layers with layer norms between two linear ones."""
+    pool: Literal["sum", "mean"] | None = None
+    """Peers on graphs: how nodes are pooled."""
+    synthetic_nodes: int = 0
+    """Nodes of a generated graph, in place of a data set."""
+    synthetic_edges: int = 0
+    """Its directed edges; ten per node unless given."""
+    synthetic_features: int = 64
+    """Its features."""
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:-1: edges and nodes are split over it; empty uses one device."""
+    plan: str = ""
+    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
+    extra [plan]. Exit status 3 says that it does not fit."""
+    plan_steps: Literal["both", "train"] = "both"
+    """Plan the train and the evaluation step, or the train step alone."""
+    plan_out: Path | None = None
+    """File for the plan as JSON."""
+    distributed: Literal["auto", "none"] = "auto"
+    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
+    init_timeout: float = 300.0
+    """Seconds until all processes must have come."""
+    stall_factor: float = 20.0
+    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
+    references: bool = True
+    """Also show the other networks."""
+    picture: bool = True
+    """Draw the picture."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
+    resume: bool = False
+    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+def main(config: Config) -> None:
+    """Trains the method and the other networks on every split and seed, then shows and saves the comparison."""
+    started = time.perf_counter()
+    check(config)
+    if config.plan:
+        graph_planning.run(config, Console())
+        return
+    processes.start(
+        config.coordinator,
+        config.num_processes,
+        config.process_id,
+        automatic=config.distributed == "auto",
+        timeout=config.init_timeout,
+    )
+    console = Console(quiet=not processes.is_main())
+    problem = load(config)
+    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    setup = graph_runs.Setup(config, problem, console, [], mesh)
+    names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)
+    for name in names:  # wrong flags stop the command before anything trains
+        graph_runs.settings_of(config, name, problem)
+    chosen = splits(config, problem)
+    graph_tables.headline(setup, chosen)
+    rows = {
+        name: [graph_runs.run(setup, name, split, seed) for split in chosen for seed in seeds(config)] for name in names
+    }
+    graph_tables.show(setup, rows)
+    tables.goodput(console, setup.clocks)
+    folder = graph_runs.method_folder(setup, config.method)
+    if processes.is_main() and config.picture:
+        graph_tables.draw(folder / "summary.png", setup, rows, chosen[0], seeds(config)[0])
+    console.print(f"Picture, metrics and parameters: {folder}  ({time.perf_counter() - started:.0f} s in all)")
+
+
+def load(config: Config) -> graph_data.Problem:
+    """The problem that the flags name, its features normalised as they say."""
+    problem = graph_data.load(config)
+    citation = problem.name in ("cora", "citeseer", "pubmed")
+    if config.normalise == "rows" or (config.normalise == "auto" and citation):
+        problem = problem._replace(
+            graphs=[graph_data.row_normalised(graph) for graph in problem.graphs],
+            about=f"{problem.about}; features divided by their row's sum",
+        )
+    if config.loss not in KINDS.get(problem.task, ("plain", "weighted")):
+        raise ValueError(f"--loss={config.loss}: expected another one for the {problem.task} labels of {problem.name}")
+    return problem
+
+
+def splits(config: Config, problem: graph_data.Problem) -> tuple[int, ...]:
+    """The splits of a command."""
+    count = len(problem.splits)
+    if config.split == "all":
+        return tuple(range(count))
+    try:
+        chosen = tuple(int(part) for part in config.split.split(","))
+    except ValueError:
+        chosen = (-1,)
+    if not all(0 <= each < count for each in chosen):
+        raise ValueError(f"--split={config.split}: expected all, or numbers from 0 to {count - 1} ({problem.name})")
+    return chosen
+
+
+def seeds(config: Config) -> tuple[int, ...]:
+    """The seeds of a command."""
+    return config.seeds or (config.seed,)
+
+
+def check(config: Config) -> None:
+    """Raises a ValueError for values that no run can use, before anything is loaded."""
+    flags = ("epochs", "patience", "evaluate_every", "batch_size", "buckets", "layers", "width")
+    for flag in flags:
+        value: Any = getattr(config, flag)
+        if value is not None and value < 1:
+            raise ValueError(f"--{flag}: found {value}, expected at least 1")
+
+
+if __name__ == "__main__":
+    command.run(main, Config, __doc__, "experiments.graphs")
