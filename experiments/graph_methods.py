@@ -50,7 +50,7 @@ METHODS: dict[str, Choice] = {
     ),
     "gcn": _peer("gcn", "GCN (Kipf and Welling 2017)"),
     "gat": _peer("gat", "GAT (Velickovic et al. 2018)", 5e-3, heads="heads"),
-    "gin": _peer("gin", "GIN (Xu et al. 2019)"),
+    "gin": _peer("gin", "GIN (Xu et al. 2019)", 3e-3),
     "graphsage": _peer("sage", "GraphSAGE, mean (Hamilton et al. 2017)"),
     "mlp": _peer("mlp", "MLP: the nodes without the graph"),
 }

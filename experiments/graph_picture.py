@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
 
 from experiments import graph_runs
 from experiments.graph_judging import Judge
@@ -26,51 +27,48 @@ def drawable(setup: Any) -> bool:
 def states(axes: Axes, setup: Any, split: int, seed: int) -> None:
     """Draws the nodes of a graph, coloured by class, and the pseudo nodes with the strongest pathways to them.
 
-    Of a graph-level data set the first test graph is drawn. Pseudo nodes have k pieces of state; the point is what
-    enters their proximity to graph nodes, the mean of the pieces weighted as there.
+    Of a graph-level data set the first test graph is drawn. A pathway's weight is an inner product, for which only the
+    direction of a pseudo node matters: pseudo nodes are drawn from the origin, all scaled alike to fill the picture.
     """
     problem = setup.problem
     q, r, psi = space(setup, split, seed)
-    center = q.mean(0, keepdims=True)
-    _, singular, directions = np.linalg.svd(q - center, full_matrices=False)
+    centered = q - q.mean(0, keepdims=True)
+    _, singular, directions = np.linalg.svd(centered, full_matrices=False)
     share = singular**2 / (singular**2).sum()
-    at, pseudo = (
-        (q - center) @ directions[:2].T,
-        _within((r - center) @ directions[:2].T, (q - center) @ directions[:2].T),
-    )
+    at, pseudo = centered @ directions[:2].T, r @ directions[:2].T
+    pseudo *= 0.8 * np.quantile(np.hypot(*at.T), 0.95) / max(np.hypot(*pseudo.T).max(), 1e-12)
     random = np.random.default_rng(0)
     chosen = np.sort(random.permutation(len(at))[:MOST])
-    linked = random.permutation(chosen)[:LINKED]
-    to = np.abs(psi[linked]).argmax(1)
-    strength = np.abs(psi[linked]).max(1)
-    strength = strength / max(strength.max(), 1e-12)
-    lines = LineCollection(
-        list(np.stack([at[linked], pseudo[to]], 1)),
-        colors=[(0.25, 0.25, 0.3, 0.06 + 0.3 * s) for s in strength],
-        linewidths=0.4 + 0.8 * strength,
-        zorder=1,
-    )
-    axes.add_collection(lines)
     single = problem.level == "node" and problem.task == "single"
-    labels = problem.labels[chosen] if single else np.zeros(len(chosen), int)
+    labels = problem.labels if single else np.zeros(len(at), int)
+    linked = random.permutation(chosen)[:LINKED]
+    _links(axes, at[linked], pseudo, psi[linked], labels[linked])
     for each in range(problem.outputs if single else 1):
-        mine = chosen[labels == each]
-        name = f"class {each}" if single else "node"
-        axes.scatter(*at[mine].T, s=14 if len(chosen) > 300 else 40, color=f"C{each % 10}", alpha=0.75, linewidths=0,
-                     label=name, zorder=2)  # fmt: skip
-    used = np.bincount(np.abs(psi).argmax(1), minlength=len(pseudo))
-    sizes = 45 + 260 * np.sqrt(used / max(used.max(), 1))
-    axes.scatter(*pseudo.T, s=sizes, marker="*", color="#222222", edgecolors="white", linewidths=0.8, zorder=3,
-                 label="pseudo node")  # fmt: skip
+        mine = chosen[labels[chosen] == each]
+        name, size = f"class {each}" if single else "node", 14 if len(chosen) > 300 else 40
+        axes.scatter(*at[mine].T, s=size, color=f"C{each % 10}", alpha=0.75, linewidths=0, label=name, zorder=2)
+    used = np.bincount(psi.argmax(1), minlength=len(pseudo))
+    sizes = 40 + 260 * np.sqrt(used / max(used.max(), 1))
+    style = dict(marker="*", color="#222222", edgecolors="white", linewidths=0.8, zorder=3, label="pseudo node")
+    axes.scatter(*pseudo.T, s=sizes, **style)
     axes.set_xlabel(f"first direction of node states ({100 * share[0]:.0f} % of their variance)")
     axes.set_ylabel(f"second direction ({100 * share[1]:.0f} %)")
     axes.set_title(
-        f"{problem.name}: states after the last step; lines: the strongest pathway of {len(linked)} nodes;\n"
-        "larger stars: the strongest of more nodes",
+        f"{problem.name}: nodes and pseudo nodes in N2's common space after the last step\n"
+        f"a line is the strongest pathway of one node ({len(linked)} shown); a larger star is that of more nodes",
         fontsize=9,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, ncols=1 if not single else -(-(problem.outputs + 1) // 12), loc="best")
+    axes.margins(0.04)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0.99, 1.0), handletextpad=0.2)
+
+
+def _links(axes: Axes, at: np.ndarray, pseudo: np.ndarray, psi: np.ndarray, labels: np.ndarray) -> None:
+    strongest = psi.max(1)
+    strength = np.clip(strongest / max(strongest.max(), 1e-12), 0.0, 1.0)
+    colors = [to_rgba(f"C{label % 10}", 0.10 + 0.4 * s) for label, s in zip(labels, strength, strict=True)]
+    ends = list(np.stack([at, pseudo[psi.argmax(1)]], 1))
+    axes.add_collection(LineCollection(ends, colors=colors, linewidths=0.4 + 0.8 * strength, zorder=1))
 
 
 def space(setup: Any, split: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,8 +97,3 @@ def space(setup: Any, split: int, seed: int) -> tuple[np.ndarray, np.ndarray, np
     psi = np.asarray(proximity(jnp.asarray(weights), jnp.asarray(nodes[None]), jnp.asarray(pieces)))
     weighed = (weights[:, None, None] * pieces).sum(0) / np.abs(weights).sum()
     return nodes, weighed, psi
-
-
-def _within(points: np.ndarray, cloud: np.ndarray) -> np.ndarray:
-    """Points scaled about the origin so that they spread as far as the cloud; only their directions are compared."""
-    return points * min(1.0, np.abs(cloud).max() / max(np.abs(points).max(), 1e-12))

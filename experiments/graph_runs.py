@@ -166,7 +166,8 @@ def method_folder(setup: Setup, name: str) -> Path:
     config = for_method(setup.config, name)
     flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
     place = None if config.data_dir is None else str(Path(config.data_dir).resolve())
-    identity = json.dumps([name, flags, place, setup.problem.about], sort_keys=True)
+    sizes = [len(setup.problem.labels), sum(len(graph.senders) for graph in setup.problem.graphs)]
+    identity = json.dumps([name, flags, place, sizes], sort_keys=True)
     return setup.config.workdir / f"{setup.problem.name}-{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 

@@ -135,8 +135,9 @@ class Config:
     """Which one this is, from 0."""
     init_timeout: float = 300.0
     """Seconds until all processes must have come."""
-    stall_factor: float = 20.0
-    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does."""
+    stall_factor: float = 0.0
+    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does, for the
+    second step of a large graph or a new bucket may well take a minute."""
     on_nan: Literal["stop", "skip"] = "stop"
     """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
     references: bool = True

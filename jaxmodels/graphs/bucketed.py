@@ -1,13 +1,14 @@
 """Batches of many small graphs in a few sizes, so that a data set compiles a few programs and pads little."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jraph import GraphsTuple
 
-from jaxmodels.graphs.rows import graph_rows, round_up
+from jaxmodels.graphs.rows import EIGHT, graph_rows, round_up
 
 
 class Size(NamedTuple):
@@ -76,7 +77,7 @@ class Bucketed:
         asked = [part for epoch in range(epochs) for part in self._parts(self._order(epoch))]
         asked += [part for other in others for part in self._parts(np.asarray(other))]
         needed = np.array([each[part].sum(0) for part in asked])
-        multiple, count = np.lcm(8, shards), round_up(self._batch_size + 1, shards)
+        multiple, count = math.lcm(EIGHT, shards), round_up(self._batch_size + 1, shards)
         # A batch is as large as its nodes or its edges are, whichever is more unusual.
         load = (needed / np.maximum(needed.mean(0, keepdims=True), 1.0)).max(1)
         edges = np.quantile(load, np.arange(1, buckets + 1) / buckets)

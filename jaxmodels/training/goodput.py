@@ -52,6 +52,7 @@ class Clock:
         self._seconds = dict.fromkeys(SPANS, 0.0)
         self._open: list[str] = []
         self.lost_steps = self.restarts = 0
+        self._stopped = False
         self._started = self._since = clock()
 
     @contextlib.contextmanager
@@ -79,7 +80,7 @@ class Clock:
 
     def elapsed(self) -> float:
         """Seconds since this clock started, without earlier runs."""
-        return self._clock() - self._started
+        return (self._since if self._stopped else self._clock()) - self._started
 
     def data_share(self) -> float:
         """Waiting for data as a share (0 to 1) of the time that data and steps take together."""
@@ -129,7 +130,14 @@ class Clock:
         for name in SPANS:
             self._seconds[name] += seconds[name]
 
+    def stop(self) -> None:
+        """Ends the run: what comes later is another's time."""
+        self._settle()
+        self._stopped = True
+
     def _settle(self) -> None:
+        if self._stopped:
+            return
         now = self._clock()
         self._seconds[self._open[-1] if self._open else "other"] += now - self._since
         self._since = now

@@ -29,6 +29,14 @@ def seconds(clock):
     return {row.name: row.seconds for row in clock.rows() if row.seconds}
 
 
+def test_a_stopped_clock_counts_no_more():
+    clock, now = started()
+    spend(clock, now, step=2.0)
+    clock.stop()
+    now.now += 100.0
+    assert seconds(clock) == {"step": 2.0} and clock.elapsed() == 2.0
+
+
 def test_every_moment_belongs_to_one_span():
     clock, now = started()
     now.now += 1.0

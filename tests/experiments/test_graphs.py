@@ -1,0 +1,218 @@
+"""The graphs command line: every network runs, results are kept, runs stop and resume, a mesh changes nothing."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import graph_data, graph_judging, graph_picture, graph_runs, graphs, tables
+from experiments.graph_methods import METHODS, PAPER
+from jaxmodels.data.graph_files import Split
+from jaxmodels.training.fit import Interrupted
+from jaxmodels.training.metrics import read_metrics
+from jaxmodels.training.results import read_results
+from jaxmodels.weights.files import read_arrays
+from tests.experiments.graph_sets import graph_set, node_set
+
+N2 = dict(method="n2", layers=2, width=8, state_width=8, pieces=2, pseudo_nodes=4)
+QUICK = graphs.Config(method="gcn", epochs=3, seeds=(0,), references=False, picture=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_programs():
+    """Programs run a few times on tiny graphs; optimising them would take most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return graph_set(node_set(tmp_path_factory.mktemp("data")))
+
+
+def run(workdir, folder, **flags):
+    graphs.main(dataclasses.replace(QUICK, workdir=workdir, **(dict(dataset="tiny", data_dir=folder) | flags)))
+    return read_results(workdir / "results.jsonl")
+
+
+def rows_of(workdir, row):
+    return read_metrics(workdir / row["run"] / f"split{row['split']}-seed{row['seed']}" / "metrics.jsonl")
+
+
+def test_n2_stands_next_to_every_network_and_is_drawn(tmp_path, folder, capsys):
+    rows = run(tmp_path, folder, **N2, references=True, picture=True)
+    assert [row["method"] for row in rows] == list(METHODS)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in METHODS) and "48 nodes, 3 features" in printed and "2 + 0" in printed
+    for row in rows:
+        assert 0 <= row["test"] <= 100 and row["epochs"] == 3 and row["level"] == "node" and row["metric"] == "accuracy"
+        assert (row["programs_first"], row["programs_later"]) == (2, 0)
+    (summary,) = tmp_path.glob("tiny-n2-*/summary.png")
+    assert summary.stat().st_size > 30_000
+    setup = graph_runs.Setup(
+        dataclasses.replace(QUICK, **N2, workdir=tmp_path, dataset="tiny", data_dir=folder),
+        graph_data.load(dataclasses.replace(QUICK, dataset="tiny", data_dir=folder)), None, [],
+    )  # fmt: skip
+    q, r, psi = graph_picture.space(setup, 0, 0)
+    assert q.shape == (48, 8) and r.shape == (4, 8) and psi.shape == (48, 4)
+    # The drawn pseudo node is what the proximity sees, up to one positive factor: no clip at this size.
+    ratio = psi / (q @ r.T)
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-3)
+
+
+def test_graphs_come_in_few_programs(tmp_path, folder):
+    flags = dict(method="gin", dataset="MUTAG", batch_size=8, buckets=2, epochs=4, width=8, layers=1)
+    (row,) = run(tmp_path, folder, **flags)
+    assert row["dataset"] == "mutag" and row["level"] == "graph" and row["trained"] < 1000
+    assert 2 <= row["programs_first"] + row["programs_later"] <= 4 and 0 < row["padding"] < 0.5
+    found = rows_of(tmp_path, row)
+    assert sum(each["programs"] for each in found) == row["programs_first"] + row["programs_later"]
+    assert [each["step"] for each in found] == [4, 8, 12, 16]  # 32 graphs train, 4 choose, 4 are reported
+
+
+@pytest.mark.slow
+def test_n2_classifies_graphs(tmp_path, folder):
+    flags = N2 | dict(dataset="mutag", batch_size=40, buckets=1, epochs=2)
+    (row,) = run(tmp_path, folder, **flags)
+    assert row["programs_first"] == 2 and row["programs_later"] == 0 and row["settings"]["batch_size"] == 40
+
+
+def test_a_fold_without_validation_data_chooses_on_its_training_part(folder):
+    problem = graph_data.load(dataclasses.replace(QUICK, dataset="mutag", data_dir=folder))
+    setup = graph_runs.Setup(QUICK, problem, None, [])
+    held = graph_runs.parts_of(setup, 3)
+    assert len(held.val) == 4 and len(held.train) == 32 and held.test.tolist() == [12, 13, 14, 15]
+    assert not set(held.val) & (set(held.train) | set(held.test)) and problem.labels[held.val].sum() == 2
+    setup = setup._replace(config=dataclasses.replace(QUICK, protocol="official"))
+    official = graph_runs.parts_of(setup, 3)
+    assert official.val.tolist() == official.test.tolist() and len(official.train) == 36
+
+
+def test_several_splits_and_seeds_give_mean_and_deviation(tmp_path, folder, capsys):
+    rows = run(tmp_path, folder, method="mlp", split="all", seeds=(0, 1), learning_rate=0.011)
+    assert [(row["split"], row["seed"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    values = [row["test"] for row in rows]
+    assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in capsys.readouterr().out
+    assert [row["programs_first"] for row in rows] == [2, 0, 0, 0]  # shared by splits and seeds
+
+
+def test_a_run_ends_when_the_validation_loss_has_not_fallen(tmp_path, folder):
+    (row,) = run(tmp_path, folder, method="mlp", epochs=200, patience=4, learning_rate=0.3, dropout=0.0)
+    losses = [each["val_loss"] for each in rows_of(tmp_path, row)]
+    best = int(np.argmin(losses))
+    assert row["epochs"] == len(losses) == best + 5 < 200 and row["epoch"] == best + 1
+    assert row["val_loss"] == losses[best]
+    parameters = read_arrays(tmp_path / row["run"] / "split0-seed0" / "best.safetensors")
+    assert sum(leaf.size for leaf in parameters.values()) == row["trained"]
+
+
+def test_what_is_reported_is_the_test_value_where_validation_is_best(tmp_path, folder):
+    flags = dict(method="mlp", epochs=30, learning_rate=0.05)
+    for select, key, sign in (("loss", "val_loss", -1), ("metric", "val_accuracy", 1)):
+        (row,) = run(tmp_path / select, folder, **flags, select=select)
+        found = rows_of(tmp_path / select, row)
+        best = max(range(len(found)), key=lambda i: sign * found[i][key])
+        assert row["epoch"] == best + 1 and row["test"] == pytest.approx(100 * found[best]["test_accuracy"])
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(tmp_path, folder, monkeypatch):
+    flags = dict(method="mlp", epochs=8)
+    (whole,) = run(tmp_path / "whole", folder, **flags)
+
+    def press(*_):
+        return lambda row: signal.raise_signal(signal.SIGINT) if row["step"] == 3 else None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "progress", press)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "parts", folder, **flags)
+    (parts,) = run(tmp_path / "parts", folder, **flags, resume=True)
+    for name in ("test", "val", "val_loss", "epoch", "epochs"):
+        assert parts[name] == whole[name]
+    assert len(run(tmp_path / "parts", folder, **flags, resume=True)) == 1  # finished: nothing is done again
+
+
+def test_a_mesh_changes_no_result(tmp_path, folder):
+    losses = []
+    for mesh in ("", "data:8"):
+        (row,) = run(tmp_path / f"mesh{len(mesh)}", folder, mesh=mesh, dropout=0.1)
+        losses.append([each["val_loss"] for each in rows_of(tmp_path / f"mesh{len(mesh)}", row)])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_evaluations_may_be_rarer_than_epochs(tmp_path, folder):
+    (row,) = run(tmp_path, folder, method="mlp", epochs=5, evaluate_every=2)
+    assert [each["step"] for each in rows_of(tmp_path, row)] == [2, 4, 5] and row["epochs"] == 5
+
+
+def test_flags_reach_the_network(folder):
+    problem = graph_data.load(dataclasses.replace(QUICK, dataset="tiny", data_dir=folder))
+
+    def built(name, **flags):
+        config = dataclasses.replace(QUICK, method=name, **flags)
+        settings = graph_runs.settings_of(config, name, problem)
+        return graph_runs.built(name, json.dumps(settings._asdict()), 3, "node", "single", "plain").module, settings
+
+    n2, settings = built("n2", **{k: v for k, v in N2.items() if k != "method"}, dense=True, own_steps=True, remat=True,
+                         without=("local", "messages"), pathway="uniform", dropout=0.2)  # fmt: skip
+    assert (n2.steps, n2.width, n2.state_width, n2.pieces, n2.pseudo_nodes, n2.dropout) == (2, 8, 8, 2, 4, 0.2)
+    assert n2.dense and not n2.shared and n2.remat and n2.pathway == "uniform" and not n2.linear_order
+    assert (n2.local, n2.messages, n2.adaptation, n2.exchange) == (False, False, True, True)
+    assert (settings.learning_rate, settings.weight_decay, settings.epochs) == (1e-3, 1e-6, 3)
+    gat, settings = built("gat", heads=2, width=6, residual=True, learning_rate=0.5, weight_decay=0.0, patience=7)
+    assert (gat.kind, gat.heads, gat.width, gat.residual) == ("gat", 2, 6, True)
+    assert (settings.learning_rate, settings.weight_decay, settings.patience) == (0.5, 0.0, 7)
+    assert built("n2", linear_order=True)[0].linear_order and built("gin", pool="mean")[0].pool == "mean"
+
+
+def test_the_papers_settings_are_table_s6(folder):
+    problem = graph_data.load(dataclasses.replace(QUICK, dataset="tiny", data_dir=folder))
+    config = dataclasses.replace(QUICK, method="n2", recipe="paper", epochs=None)
+    found = graph_runs.settings_of(config, "n2", problem._replace(name="minesweeper"))
+    options = dict(steps=7, width=64, state_width=64, pieces=8, pseudo_nodes=128, dropout=0.3)
+    assert found == (options, 1e-3, 1e-6, 1000, 300, 32, 1)
+    found = graph_runs.settings_of(config, "n2", problem._replace(name="nci1", level="graph"))
+    assert found.options["state_width"] == 128 and (found.batch_size, found.warmup) == (256, 256)
+    shorter = graph_runs.settings_of(
+        dataclasses.replace(config, epochs=9, layers=2), "n2", problem._replace(name="nci1")
+    )
+    assert shorter.epochs == 9 and shorter.options["steps"] == 2
+    assert len(PAPER) == 18
+    assert graph_runs.settings_of(config, "gcn", problem).learning_rate == METHODS["gcn"].learning_rate
+
+
+def test_the_bundled_graph_is_real_digits_with_few_labels():
+    problem = graph_data.load(graphs.Config())
+    assert problem.name == "digits" and len(problem.labels) == 1797 and "real scanned digits" in problem.about
+    split: Split = problem.splits[0]
+    assert np.bincount(problem.labels[split.train]).tolist() == [5] * 10 and len(split.val) == 200
+    assert sum(map(len, split)) == 1797 and not set(split.train) & set(split.test)
+    graph = problem.graphs[0]
+    assert (problem.labels[graph.senders] == problem.labels[graph.receivers]).mean() > 0.9
+
+
+def test_losses_and_normalised_rows():
+    logits = np.array([[0.0, 2.0], [1.0, -1.0]])
+    labels = np.array([[1.0, np.nan], [0.0, 1.0]])
+    expected = np.mean([np.log(2.0), np.log1p(np.exp(1.0)), np.log1p(np.exp(1.0))])
+    assert graph_judging.loss_of("multilabel", labels, logits) == pytest.approx(expected)
+    single = graph_judging.loss_of("single", np.array([1, 0]), np.log([[0.5, 0.5], [0.25, 0.75]]))
+    assert single == pytest.approx(-np.log(0.5 * 0.25) / 2)
+    synthetic = graph_data.synthetic(100, 300, features=4)
+    rows = graph_data.row_normalised(synthetic.graphs[0])
+    np.testing.assert_allclose(np.abs(rows.nodes).sum(1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_large_graph_trains_on_a_cpu(tmp_path):
+    config = dataclasses.replace(
+        QUICK, **N2, synthetic_nodes=20_000, synthetic_edges=200_000, synthetic_features=8, epochs=2, remat=True,
+        linear_order=True, workdir=tmp_path,
+    )  # fmt: skip
+    graphs.main(config)
+    (row,) = read_results(tmp_path / "results.jsonl")
+    assert row["dataset"] == "synthetic" and row["peak_bytes"] < 4 * 1024**3 and np.isfinite(row["val_loss"])
