@@ -49,7 +49,9 @@ def states(axes: Axes, setup: Any, split: int, seed: int) -> None:
         axes.scatter(*at[mine].T, s=size, color=f"C{each % 10}", alpha=0.75, linewidths=0, label=name, zorder=2)
     used = np.bincount(psi.argmax(1), minlength=len(pseudo))
     sizes = 40 + 260 * np.sqrt(used / max(used.max(), 1))
-    style: dict[str, Any] = dict(marker="*", color="#222222", edgecolors="white", linewidths=0.8, zorder=3, label="pseudo node")
+    style: dict[str, Any] = dict(
+        marker="*", color="#222222", edgecolors="white", linewidths=0.8, zorder=3, label="pseudo node"
+    )
     axes.scatter(*pseudo.T, s=sizes, **style)
     axes.set_xlabel(f"first direction of node states ({100 * share[0]:.0f} % of their variance)")
     axes.set_ylabel(f"second direction ({100 * share[1]:.0f} %)")

@@ -51,7 +51,7 @@ def show(setup: Setup, rows: Rows) -> None:
     several = max(map(len, rows.values())) > 1
     spread = ", mean ± deviation" if several else ""
     table = Table(title=f"{problem.name}: {METRICS[problem.metric]}{spread}\n{_held(setup)}")
-    columns = ("network", "test", "val", "epoch", "parameters", "s/epoch", "programs")
+    columns = ("network", "test", "val", "epoch", "params", "s/epoch", "programs")
     for column in columns:
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, results in rows.items():
