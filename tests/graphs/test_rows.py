@@ -111,7 +111,7 @@ def costs(step, variables, sizes, edges=lambda nodes: 4 * nodes):
     return np.array([[each["flops"], each["bytes accessed"]] for each in found])
 
 
-@pytest.mark.parametrize("linear_order", [False, True])
+@pytest.mark.parametrize("linear_order", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_cost_is_linear_in_nodes_and_edges(linear_order):
     """Operations and bytes at n, 2n and 4n nodes with four edges each: of a training step, and of a loss."""
     method = on_rows(graph_method(small(linear_order=linear_order)))
