@@ -10,6 +10,8 @@ from jraph import GraphsTuple
 
 from jaxmodels.graphs.rows import EIGHT, graph_rows, round_up
 
+SAMPLED, MARGIN = 20, 1.1  # epochs from which sizes are taken, and what the largest has beyond them
+
 
 class Size(NamedTuple):
     """Rows of a padded batch: nodes, edges, graphs."""
@@ -22,8 +24,8 @@ class Size(NamedTuple):
 class Bucketed:
     """batches[step]: each epoch all graphs once in a new order, a pure function of the step and the seed.
 
-    The sizes of all batches of a run are known beforehand, as is how many fit into which size: with r buckets the first
-    holds the smaller 1/r of the batches, and so on; the last holds them all.
+    The sizes come from batches of the whole data set, so folds and seeds share programs: with r buckets the first holds
+    the smaller 1/r of such batches, and so on. The last holds every batch of the run; all are known beforehand.
 
     Attributes:
         per_epoch: steps of an epoch; the last batch of one may hold fewer graphs.
@@ -78,10 +80,8 @@ class Bucketed:
         asked += [part for other in others for part in self._parts(np.asarray(other))]
         needed = np.array([each[part].sum(0) for part in asked])
         multiple, count = math.lcm(EIGHT, shards), round_up(self._batch_size + 1, shards)
-        # A batch is as large as its nodes or its edges are, whichever is more unusual.
-        load = (needed / np.maximum(needed.mean(0, keepdims=True), 1.0)).max(1)
-        edges = np.quantile(load, np.arange(1, buckets + 1) / buckets)
-        held = [needed[load <= edge].max(0) for edge in edges]
+        held = _held(each, self._batch_size, buckets)
+        held[-1] = np.maximum(held[-1], needed.max(0))
         sizes = [Size(round_up(int(n) + 1, multiple), round_up(int(e), multiple), count) for n, e in held]
         self.sizes = list(dict.fromkeys(sizes))
         rows = sum(self._size(int(n), int(e)).nodes for n, e in needed)
@@ -107,6 +107,21 @@ class Bucketed:
 
     def _parts(self, order: np.ndarray) -> list[np.ndarray]:
         return [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
+
+
+def _held(each: np.ndarray, batch_size: int, buckets: int) -> np.ndarray:
+    """What the buckets must hold (buckets, 2), from batches of all graphs: the same for every fold and seed."""
+    random, found = np.random.default_rng(0), []
+    for _ in range(SAMPLED):
+        order = each[random.permutation(len(each))]
+        found += [order[i : i + batch_size].sum(0) for i in range(0, len(order), batch_size)]
+    needed = np.array(found)
+    # A batch is as large as its nodes or its edges are, whichever is more unusual.
+    load = (needed / np.maximum(needed.mean(0, keepdims=True), 1.0)).max(1)
+    bounds = np.quantile(load, np.arange(1, buckets + 1) / buckets)
+    held = np.array([needed[load <= bound].max(0) for bound in bounds])
+    held[-1] = np.ceil(held[-1] * MARGIN)
+    return held
 
 
 def _columns(graphs: Sequence[GraphsTuple]) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -74,3 +74,11 @@ def test_wrong_values_are_refused():
         Bucketed(GRAPHS, LABELS, np.array([], int), batch_size=4, epochs=1)
     with pytest.raises(ValueError, match="batch_size 0, buckets 2: expected at least 1"):
         bucketed(batch_size=0)
+
+
+def test_folds_and_seeds_share_their_sizes():
+    folds = [np.setdiff1d(np.arange(len(GRAPHS)), [i, i + 1]) for i in (0, 4, 8)]
+    found = {
+        tuple(Bucketed(GRAPHS, LABELS, fold, batch_size=4, epochs=3, seed=s).sizes) for fold in folds for s in (0, 1)
+    }
+    assert len(found) == 1
