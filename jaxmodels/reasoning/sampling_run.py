@@ -137,8 +137,8 @@ def _collected(drawing: "_Drawing", split: str, name: str, count: int, report: R
 
 
 def _taken(drawn: Block, rows: np.ndarray) -> Block:
-    lists = (_chosen(answers, rows) for answers in (drawn.easy, drawn.hard))
-    return Block(drawn.tokens[rows], *lists, drawn.keys[rows], drawn.drawn)
+    easy, hard = (_chosen(answers, rows) for answers in (drawn.easy, drawn.hard))
+    return Block(drawn.tokens[rows], easy, hard, drawn.keys[rows], drawn.drawn)
 
 
 def _chosen(answers: Answers, rows: np.ndarray) -> Answers:
@@ -232,9 +232,7 @@ class _Source:
         prepared, chosen = self._splits[split], self.settings
         if name == "1p":
             return one_hop(prepared, limits=chosen.limits)
-        return block(
-            prepared, name, seed=chosen.seed, number=number, attempts=chosen.attempts, limits=chosen.limits
-        )
+        return block(prepared, name, seed=chosen.seed, number=number, attempts=chosen.attempts, limits=chosen.limits)
 
 
 _SOURCE: list[_Source] = []  # of a worker process
@@ -271,7 +269,9 @@ def _open_parts(folder: Path, kg: KnowledgeGraph, settings: Settings) -> None:
             raise ValueError(f"{file}: {error}") from None
         for key, value in wanted.items():
             if found.get(key) != value:
-                raise ValueError(f"{file}: {key} is {found.get(key)}, expected {value}; remove the folder to begin anew")
+                raise ValueError(
+                    f"{file}: {key} is {found.get(key)}, expected {value}; remove the folder to begin anew"
+                )
         return
     draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
     draft.write_text(json.dumps(wanted, indent=1) + "\n")
@@ -286,7 +286,7 @@ def remove_parts(folder: Path) -> None:
 
 def _write(file: Path, drawn: Block) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
-    arrays = {"tokens": drawn.tokens, "keys": drawn.keys, "drawn": np.int64(drawn.drawn)}
+    arrays: dict[str, Any] = {"tokens": drawn.tokens, "keys": drawn.keys, "drawn": np.int64(drawn.drawn)}
     for part in ("easy", "hard"):
         arrays[f"{part}_ptr"], arrays[f"{part}_idx"] = getattr(drawn, part)
     try:
