@@ -120,9 +120,13 @@ def _collected(drawing: "_Drawing", split: str, name: str, count: int, report: R
     kept: list[Block] = []
     seen = np.zeros(0, np.uint64)
     total = idle = 0
-    for drawn in drawing.blocks(split, name, lambda: count - total):
+
+    def missing() -> int:
+        return count - total
+
+    for drawn in drawing.blocks(split, name, missing):
         new = np.flatnonzero(~np.isin(drawn.keys, seen))
-        new = new if count < 0 else new[: count - total]
+        new = new if count < 0 else new[: missing()]
         seen = np.concatenate([seen, drawn.keys[new]])
         kept.append(_taken(drawn, new))
         total += len(new)
