@@ -17,10 +17,11 @@ from jaxmodels.recommendation.diversity import pair_regulariser, paper_regularis
 from jaxmodels.recommendation.known import Known, popular_others, popularity_of, uniform_others
 from jaxmodels.recommendation.norms import looked_up, to_ball, to_sphere
 from jaxmodels.recommendation.preference import check_form, preference
+from jaxmodels.rules import Shardings
 
 NORMS = ("dpcml", "sphere", "ball", "none")
 STRATEGIES = ("uniform", "popular")
-SHARDINGS = (("user", ("model",)), ("item", ("model",)), ("threshold", ("model",)))
+SHARDINGS: Shardings = (("user", ("model",)), ("item", ("model",)))
 
 
 class Objective(NamedTuple):
@@ -160,7 +161,8 @@ def dpcml(
         has = variables["state"]["has"][user] if "has" in variables["state"] else None
         return -to_catalogue(params["user"][user], params["item"], has)
 
-    return Method(init, loss, predict, ((".*", "embeddings"),), project=project, shardings=SHARDINGS, batch=pair_batch)
+    tables = (*SHARDINGS, ("threshold", ("model",))) if goal.form == "cvar" else SHARDINGS
+    return Method(init, loss, predict, ((".*", "embeddings"),), project=project, shardings=tables, batch=pair_batch)
 
 
 def pair_batch(rows: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 
 class Known(NamedTuple):
@@ -145,6 +145,6 @@ def _search(low: jax.Array, high: jax.Array, smaller, sized) -> jax.Array:
     return jax.lax.fori_loop(0, rounds, halve, (low, high))[0]
 
 
-def popularity_of(known: Known, num_items: int) -> Float[Array, " n"]:
+def popularity_of(known: Known, num_items: int) -> Int[Array, " n"]:
     """How many users have each item."""
     return jnp.zeros(num_items, jnp.int32).at[known.items].add(1)

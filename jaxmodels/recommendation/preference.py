@@ -8,6 +8,7 @@ positive rate beta, which so far was tied to the number of candidates.
 import math
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FORMS = ("mean", "nearest", "topk", "cvar", "soft")
