@@ -67,6 +67,8 @@ class Method(NamedTuple):
             for what is cheaper or safer outside the compiled step, such as a new sparsity budget once per epoch.
         shardings: (path pattern, mesh axis per dimension) over the parameters; what none matches is replicated.
         batch: number of rows -> a training batch as `jax.ShapeDtypeStruct`s, for planning; None where only data tell.
+        project: None, or (params before, params after, state) -> params, traced after each optimizer step: where
+            parameters must stay in a set, such as rows of unit length. Frozen leaves are None.
     """
 
     init: Callable[[jax.Array, Batch | None], Variables]
@@ -77,3 +79,4 @@ class Method(NamedTuple):
     before_step: Callable[[Any, int], Any] | None = None
     shardings: Shardings = ()
     batch: Callable[[int], Batch] | None = None
+    project: Callable[[Any, Any, Any], Any] | None = None

@@ -89,6 +89,8 @@ def train_step(
         grads, state, metrics = gradients(ts, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, ts.opt_state, ts.trained)
         trained = optax.apply_updates(ts.trained, updates)
+        if method.project is not None:
+            trained = method.project(ts.trained, trained, state)
         state = method.after_step(trained, grads, state)
         average = ts.ema if ema is None else optax.incremental_update(trained, ts.ema, 1.0 - ema)
         metrics = {**metrics, **norms(grads, method.groups)}

@@ -69,3 +69,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose name starts with `prefix`, without it."""
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def close(name: str, found, expected, rtol: float, atol: float = 1e-12) -> Quantity:
+    """|found - expected| <= atol + rtol |expected|, entry by entry; the error is the worst excess, in units of rtol."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if found.shape != expected.shape:
+        return Quantity(f"{name}: shape {found.shape}, expected {expected.shape}", float("nan"), rtol)
+    return Quantity(name, float((np.abs(found - expected) / (atol / rtol + np.abs(expected))).max(initial=0.0)), rtol)

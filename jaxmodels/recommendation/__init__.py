@@ -1,0 +1,1 @@
+"""Recommenders that learn distances: DPCML and its relatives."""
