@@ -5,18 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for weights and biases of linear layers.
-fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def linear(features: int, fan_in: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
-    """A dense layer of PyTorch's default initialisation; `fan_in` is the width of its input."""
-    bound = max(fan_in, 1) ** -0.5
-
-    def bias_init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return nn.Dense(features, use_bias=use_bias, kernel_init=fan_in_uniform, bias_init=bias_init, name=name)
+from jaxmodels.nn.linear import linear
 
 
 class Dropout(nn.Module):

@@ -15,7 +15,7 @@ import jax
 
 from tests.parity.compare import Checker, Quantity
 
-METHODS = ("vit", "res_tuning", "snell", "peft_baselines", "vtab", "n2", "lod", "dpcml")
+METHODS = ("vit", "res_tuning", "snell", "peft_baselines", "vtab", "n2", "lod", "dpcml", "rcpmod")
 
 
 def checker_for(method: str, file: Path) -> Checker | None:

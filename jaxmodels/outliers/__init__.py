@@ -1,0 +1,1 @@
+"""Outliers among objects with several views, some of them missing."""

@@ -1,0 +1,102 @@
+"""NT-Xent between two views, its outlier-aware form, and the term per object that scores (arXiv 2408.07819, section 3).
+
+Rows a_i and b_i of unit length are a positive pair; all other rows of both views are negatives of either, and so are
+the rows of a memory bank in the outlier-aware form: `l_i = logsumexp(all logits) - logit of the partner`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+EXACT = jax.lax.Precision.HIGHEST  # a temperature of 0.5 and less makes logits sensitive to bfloat16 products
+
+
+def unit(z: Float[Array, "*b l"]) -> Float[Array, "*b l"]:
+    """Rows of length 1; a shorter row than 1e-12 is divided by that."""
+    squares = (z * z).sum(-1, keepdims=True)
+    safe = jnp.where(squares > 1e-24, squares, 1.0)  # no square root of zero: its gradient is not finite
+    return z / jnp.where(squares > 1e-24, jnp.sqrt(safe), 1e-12)
+
+
+def terms(
+    a: Float[Array, "b l"],
+    b: Float[Array, "b l"],
+    *,
+    temperature: float = 0.5,
+    counted: Bool[Array, " b"] | None = None,
+    bank: Float[Array, "q l"] | None = None,
+    bank_counted: Bool[Array, " q"] | None = None,
+    positive_weight: Float[Array, " b"] | None = None,
+    block: int | None = None,
+) -> Float[Array, "2 b"]:
+    """The cross-entropy of each row of both views.
+
+    Args:
+        a: rows of the first view, of unit length.
+        b: rows of the second view.
+        temperature: logits are dot products divided by it.
+        counted: rows that are there; the others are nobody's negatives, and their own terms mean nothing.
+        bank: more negatives of every row.
+        bank_counted: rows of the bank that are there.
+        positive_weight: factor of the positive logit alone.
+        block: rows worked on at once, so that memory is O(block x b); None takes all.
+
+    Returns:
+        The terms of a's rows and of b's rows.
+    """
+    there = jnp.ones(len(a), bool) if counted is None else counted
+
+    def of(own, other):
+        def rows(z, at):
+            """Terms of the rows `at`, which are z."""
+            partner = at[:, None] == jnp.arange(len(own))[None]
+            same = jnp.einsum("rl,bl->rb", z, own, precision=EXACT) / temperature
+            cross = jnp.einsum("rl,bl->rb", z, other, precision=EXACT) / temperature
+            positive = jnp.where(partner, cross, 0.0).sum(1)
+            if positive_weight is not None:
+                positive = positive * positive_weight[at]
+            cross = jnp.where(partner, positive[:, None], jnp.where(there[None], cross, -jnp.inf))
+            logits = [jnp.where(there[None] & ~partner, same, -jnp.inf), cross]
+            if bank is not None:
+                more = jnp.einsum("rl,ql->rq", z, bank, precision=EXACT) / temperature
+                logits.append(more if bank_counted is None else jnp.where(bank_counted[None], more, -jnp.inf))
+            return jax.nn.logsumexp(jnp.concatenate(logits, axis=1), axis=1) - positive
+
+        ids = jnp.arange(len(own))
+        if block is None:
+            return rows(own, ids)
+        chunks = jnp.pad(ids, (0, -len(own) % block)).reshape(-1, block)  # padding repeats row 0
+        return jax.lax.map(lambda at: rows(own[at], at), chunks).reshape(-1)[: len(own)]
+
+    return jnp.stack([of(a, b), of(b, a)])
+
+
+def nt_xent(
+    a: Float[Array, "b l"], b: Float[Array, "b l"], *, counted: Bool[Array, " b"] | None = None, **options
+) -> Float[Array, ""]:
+    """The mean of `terms` over the counted rows of both views; 0 where none counts.
+
+    Args:
+        a: rows of the first view, of unit length, or such times a weight per row.
+        b: rows of the second view.
+        counted: rows that are there.
+        **options: of `terms`.
+    """
+    each = terms(a, b, counted=counted, **options)
+    if counted is None:
+        return each.mean()
+    return jnp.where(counted[None], each, 0.0).sum() / jnp.maximum(2 * counted.sum(), 1)
+
+
+def contrast_scores(
+    a: Float[Array, "n l"], b: Float[Array, "n l"], *, temperature: float = 0.5, block: int = 512
+) -> Float[Array, " n"]:
+    """How badly the views of each object agree, among all objects: the mean of its two terms.
+
+    Args:
+        a: unit rows of the first view.
+        b: unit rows of the second.
+        temperature: see `terms`.
+        block: objects worked on at once; the 2n x 2n logits are never there as a whole.
+    """
+    return terms(a, b, temperature=temperature, block=block).mean(0)
