@@ -2,7 +2,13 @@
 
 import jaxmodels as jm
 method = jm.classifier(jm.vit('b16'), jm.res_tuning(rank=10), num_classes=100)
+
+Whole families of methods are packages of their own, imported when they are asked for: jm.graphs, jm.outliers,
+jm.reasoning, jm.recommendation.
 """
+
+import importlib
+from typing import Any
 
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.convnext import convnext
@@ -82,3 +88,11 @@ __all__ = [
     "vit",
     "vpt",
 ]
+
+FAMILIES = ("graphs", "outliers", "reasoning", "recommendation")
+
+
+def __getattr__(name: str) -> Any:
+    if name in FAMILIES:
+        return importlib.import_module(f"jaxmodels.{name}")
+    raise AttributeError(f"module 'jaxmodels' has no attribute '{name}'")
