@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxmodels.data.query_structures import structure_of
 from jaxmodels.method import Aux, Mean, Method
-from jaxmodels.reasoning.query_model import QueryModel, scores, scores_of_all, supported
+from jaxmodels.reasoning.query_model import Asked, QueryModel, scores_of_all, scores_together, supported
 from jaxmodels.reasoning.robust_loss import PLAIN, Losses, PerQuery, Robust, check_robust, per_query
 from jaxmodels.reasoning.structures import kinds, width
 from jaxmodels.rules import Rules
@@ -141,13 +141,12 @@ def query_method(
         }
 
         def score(params, names):
-            found = {}
-            for name in names:
-                rows = batch[name]
-                ids = jnp.concatenate([rows["positive"][:, None], wrong[name]], axis=1)
-                both = scores(base, params, known[name], rows["query"], ids, union=union)
-                found[name] = Scored(both[:, :1], both[:, 1:])
-            return found
+            asked = [
+                Asked(known[n], batch[n]["query"], jnp.concatenate([batch[n]["positive"][:, None], wrong[n]], axis=1))
+                for n in names
+            ]
+            found = scores_together(base, params, asked, union=union)
+            return {name: Scored(both[:, :1], both[:, 1:]) for name, both in zip(names, found, strict=True)}
 
         weights = {name: rows["weight"] for name, rows in batch.items()}
         value, state, metrics = target.value(variables["params"], score, weights, variables["state"])

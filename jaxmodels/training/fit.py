@@ -38,7 +38,7 @@ TOLD = 1.0  # seconds between messages that say how far a process is
 class Batches(Protocol):
     """Random access by step: batches[step] is a pure function of the step (and of the seed it was built with)."""
 
-    def __getitem__(self, step: int, /) -> Batch:
+    def __getitem__(self, step: int, /) -> Batch | tuple[Batch, ...]:
         """The batch of a step."""
 
 
@@ -102,7 +102,8 @@ def fit(
 
     Args:
         method: any `Method`.
-        batches: batches[step] gives the batch of step 0, 1, ...; see `data.batches`.
+        batches: batches[step] gives the batch of step 0, 1, ...; see `data.batches`. It may be a tuple of batches: the
+            step then makes an optimizer update with each in turn.
         optimizer: over the trained leaves, such as `adamw(method.groups, 1e-3)`.
         steps: optimizer steps in all.
         variables: where to start (published weights, say); method.init(key(seed), batches[0]) unless given.

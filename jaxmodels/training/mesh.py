@@ -213,6 +213,8 @@ def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return jax.device_put(batch)
+    if isinstance(batch, tuple):
+        return tuple(put_batch(part, mesh) for part in batch)
     sharding, parts = rows(mesh), len(_local_parts(mesh, row_shards(mesh)))
     for name, value in _leaves(batch).items():
         if np.shape(value)[0] % parts:

@@ -15,13 +15,14 @@ def same_shapes(first: Shapes | None, batch: Batch, what: str) -> Shapes:
 
     Args:
         first: what this function returned for the batch before, None for the first one.
-        batch: nested dicts of arrays.
+        batch: nested dicts of arrays, or a tuple of them.
         what: names the batch in the message.
 
     Raises:
         ValueError: a name, shape or dtype differs.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(dict(batch))
+    tree = batch if isinstance(batch, tuple) else dict(batch)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     found = {path_name(path): (np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)) for path, leaf in leaves}
     first = found if first is None else first
     for name in {**first, **found}:
