@@ -141,7 +141,10 @@ def main():
                 for turn in range(options.turns)
             ]
             theirs, ours = (statistics.median(each) for each in zip(*rates, strict=True))
-            print(f"{name_of_split:9}{name:7}{theirs:12,.0f}{ours:12,.0f}{ours / theirs if theirs else float('inf'):8.0f}", flush=True)
+            print(
+                f"{name_of_split:9}{name:7}{theirs:12,.0f}{ours:12,.0f}{ours / theirs if theirs else float('inf'):8.0f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

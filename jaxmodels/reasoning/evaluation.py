@@ -61,7 +61,8 @@ def rank_queries(
         )
         if np.isnan(found["mrr"]):
             raise ValueError(f"query {name}: some scores are no numbers")
-        out[name] = Summary(*(found[key] for key in NAMES), len(chosen))
+        mrr, hits1, hits3, hits10 = (found[key] for key in NAMES)
+        out[name] = Summary(mrr, hits1, hits3, hits10, len(chosen))
     return out
 
 

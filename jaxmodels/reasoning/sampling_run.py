@@ -232,9 +232,7 @@ class _Source:
         prepared, chosen = self._splits[split], self.settings
         if name == "1p":
             return one_hop(prepared, limits=chosen.limits)
-        return block(
-            prepared, name, seed=chosen.seed, number=number, attempts=chosen.attempts, limits=chosen.limits
-        )
+        return block(prepared, name, seed=chosen.seed, number=number, attempts=chosen.attempts, limits=chosen.limits)
 
 
 _SOURCE: list[_Source] = []  # of a worker process
@@ -271,7 +269,9 @@ def _open_parts(folder: Path, kg: KnowledgeGraph, settings: Settings) -> None:
             raise ValueError(f"{file}: {error}") from None
         for key, value in wanted.items():
             if found.get(key) != value:
-                raise ValueError(f"{file}: {key} is {found.get(key)}, expected {value}; remove the folder to begin anew")
+                raise ValueError(
+                    f"{file}: {key} is {found.get(key)}, expected {value}; remove the folder to begin anew"
+                )
         return
     draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
     draft.write_text(json.dumps(wanted, indent=1) + "\n")

@@ -124,7 +124,9 @@ def _algebra(tails: Tails) -> Algebra:
     def union(parts):
         return negate(intersect([negate(part) for part in parts]))
 
-    return Algebra(anchor, lambda part, relation: Sets(project(tails, _plain(part), relation)), negate, intersect, union)
+    return Algebra(
+        anchor, lambda part, relation: Sets(project(tails, _plain(part), relation)), negate, intersect, union
+    )
 
 
 def _any(each: list[sparse.csr_array]) -> sparse.csr_array:

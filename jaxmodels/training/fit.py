@@ -213,6 +213,7 @@ def fit(
             checkpoints.close()
     average = variables_of(ts, frozen, average=True) if ema is not None else None
     jax.block_until_ready(ts)
+    clock.stop()
     return Fit(variables_of(ts, frozen), average, run.history, clock.elapsed(), max(first, steps), clock)
 
 

@@ -81,6 +81,11 @@ class Clock:
         """Seconds since this clock started, without earlier runs."""
         return self._clock() - self._started
 
+    def stop(self) -> None:
+        """Ends the time: what comes later belongs to no span."""
+        now = self._clock()
+        self._clock = lambda: now
+
     def data_share(self) -> float:
         """Waiting for data as a share (0 to 1) of the time that data and steps take together."""
         self._settle()

@@ -49,5 +49,5 @@ def test_errors_name_the_row():
         build_graph(np.array([[0, 0, 1], [0, 7, 1]]), entities=ENTITIES, relations=RELATIONS)
     with pytest.raises(ValueError, match="relations: found 3, expected an even number"):
         build_graph(np.array([[0, 0, 1]]), entities=2, relations=3)
-    with pytest.raises(ValueError, match="query 1p, row 0, column 1: unknown relation 9, expected 0 to 5"):
+    with pytest.raises(ValueError, match="query 1p: query 0 has relation 9 at 1; expected 0 to 5"):
         answers(random_graph(), "1p", np.array([[0, 9]]))

@@ -117,7 +117,9 @@ def test_the_command_writes_a_file_of_queries(tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "queries in" in text and "12 entities, 6 relations" in text
     data = read_queries(out)
-    assert list(data.test) == list(SAMPLED) and len(data.train["2p"].tokens) == 30 and len(data.train["pni"].tokens) == 3
+    assert (
+        list(data.test) == list(SAMPLED) and len(data.train["2p"].tokens) == 30 and len(data.train["pni"].tokens) == 3
+    )
     assert {len(each.tokens) for name, each in data.test.items() if name != "1p"} == {5}
     for name, each in data.test.items():
         sizes = np.diff(each.hard.ptr)
