@@ -211,7 +211,7 @@ def _draw_node(axes: Axes, drawing: Drawing, node: int, place: tuple[float, floa
     box = {"boxstyle": shape, "linewidth": 1.4, **look}
     drawn = axes.text(*place, label, ha="center", va="center", fontsize=10.5, bbox=box)
     if node in drawing.joined:
-        where = {"xytext": (0, -21), "textcoords": "offset points", "ha": "center", "va": "top"}
+        where: dict[str, Any] = {"xytext": (0, -21), "textcoords": "offset points", "ha": "center", "va": "top"}
         axes.annotate(drawing.joined[node], place, fontsize=9.5, style="italic", color="#57606a", **where)
     return drawn.get_bbox_patch()
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -339,6 +340,6 @@ def load_model(file: Path, base: QueryModel) -> Any:
     return from_published(base, load_file(file))
 
 
-def summaries_of(row: dict[str, Any], part: str = "structures") -> dict[str, Summary]:
+def summaries_of(row: Mapping[str, Any], part: str = "structures") -> dict[str, Summary]:
     """The metrics of a result row."""
     return {name: Summary(*values) for name, values in row[part].items()}

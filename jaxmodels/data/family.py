@@ -68,7 +68,8 @@ def _grow(rng: np.random.Generator, families: int, generations: int) -> _Tree:
     used: dict[str, int] = {}
 
     def add(last: str, parents: tuple[int, ...], born: str, trade: str) -> int:
-        first = str(rng.choice(FIRST))
+        free = [name for name in FIRST if f"{name} {last}" not in used]
+        first = str(rng.choice(free or FIRST))
         used[f"{first} {last}"] = number = used.get(f"{first} {last}", 0) + 1
         name = f"{first} {last}" + (f" {'I' * number}" if number > 1 else "")
         lives = born if rng.random() < 0.6 else str(rng.choice(CITIES))

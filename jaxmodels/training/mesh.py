@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxmodels.method import Batch
+from jaxmodels.method import Batch, StepBatch
 from jaxmodels.rules import Shardings, leaf_names, nearest, path_name
 
 AXES = ("data", "fsdp", "model")
@@ -205,7 +205,7 @@ def placement(ts: Any, frozen: Any, rules: Shardings, mesh: Mesh) -> Placement:
     return Placement(mesh, tuple(leaves), treedef)
 
 
-def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
+def put_batch(batch: StepBatch, mesh: Mesh | None) -> Any:
     """This process's rows of a batch, on the devices.
 
     Raises:

@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 
-from jaxmodels.method import Batch
+from jaxmodels.method import StepBatch
 from jaxmodels.rules import path_name
 
 Leaf = tuple[tuple[int, ...], np.dtype]
 Shapes = dict[str, Leaf]
 
 
-def same_shapes(first: Shapes | None, batch: Batch, what: str) -> Shapes:
+def same_shapes(first: Shapes | None, batch: StepBatch, what: str) -> Shapes:
     """The shapes of the first batch of a run, with which this one is compared.
 
     Args:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.method import Batch, Mean, Method
+from jaxmodels.method import Batch, Mean, Method, StepBatch
 from jaxmodels.rules import Rules, label, merge, split
 from jaxmodels.training.mesh import Placement, replicated, rows
 
@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
-StepFunction = Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Mean]]]
+StepFunction = Callable[[TrainState, Any, StepBatch], tuple[TrainState, dict[str, Mean]]]
 
 
 def begin(
