@@ -3,8 +3,8 @@
 An answer entity is drawn uniformly among those with an incoming edge. A chain is walked from its last relation to its
 first: a relation uniformly among the distinct incoming ones (not among edges), then one of its heads, uniformly. The
 inverse of the relation drawn just before in the same chain is not taken (the published code draws again, up to 40
-times); where nothing else comes in the attempt fails. All branches start from the same entity, negated ones too. A query
-with two equal branches is discarded.
+times); where nothing else comes in the attempt fails. All branches start from the same entity, negated ones too. A
+query with two equal branches is discarded.
 """
 
 import numpy as np

@@ -120,9 +120,13 @@ def _collected(drawing: "_Drawing", split: str, name: str, count: int, report: R
     kept: list[Block] = []
     seen = np.zeros(0, np.uint64)
     total = idle = 0
-    for drawn in drawing.blocks(split, name, lambda: count - total):
+
+    def missing() -> int:
+        return count - total
+
+    for drawn in drawing.blocks(split, name, missing):
         new = np.flatnonzero(~np.isin(drawn.keys, seen))
-        new = new if count < 0 else new[: count - total]
+        new = new if count < 0 else new[: missing()]
         seen = np.concatenate([seen, drawn.keys[new]])
         kept.append(_taken(drawn, new))
         total += len(new)
@@ -137,8 +141,8 @@ def _collected(drawing: "_Drawing", split: str, name: str, count: int, report: R
 
 
 def _taken(drawn: Block, rows: np.ndarray) -> Block:
-    lists = (_chosen(answers, rows) for answers in (drawn.easy, drawn.hard))
-    return Block(drawn.tokens[rows], *lists, drawn.keys[rows], drawn.drawn)
+    easy, hard = (_chosen(answers, rows) for answers in (drawn.easy, drawn.hard))
+    return Block(drawn.tokens[rows], easy, hard, drawn.keys[rows], drawn.drawn)
 
 
 def _chosen(answers: Answers, rows: np.ndarray) -> Answers:
@@ -286,7 +290,7 @@ def remove_parts(folder: Path) -> None:
 
 def _write(file: Path, drawn: Block) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
-    arrays = {"tokens": drawn.tokens, "keys": drawn.keys, "drawn": np.int64(drawn.drawn)}
+    arrays: dict[str, Any] = {"tokens": drawn.tokens, "keys": drawn.keys, "drawn": np.int64(drawn.drawn)}
     for part in ("easy", "hard"):
         arrays[f"{part}_ptr"], arrays[f"{part}_idx"] = getattr(drawn, part)
     try:

@@ -12,17 +12,24 @@ import numpy as np
 from scipy import sparse
 
 from jaxmodels.data.query_structures import check_tokens, shown, structure_of
-from jaxmodels.reasoning.graph import Answers, Graph
+from jaxmodels.reasoning.graph import Answers, Graph, spans
 from jaxmodels.reasoning.structures import Algebra, walk
 
 LARGEST_TABLE = 2**26  # entries of a direct table of (entity, relation); above that the sorted keys are searched
 
 
 class Sets(NamedTuple):
-    """A row per query: the entities of `rows`, or all others where it is a `complement`."""
+    """A set per query.
+
+    Attributes:
+        rows: the entities of each, (n, N).
+        complement: whether all others are meant.
+        anchors: (n,) the only entity of each row, where that is so; a projection then copies lists.
+    """
 
     rows: sparse.csr_array
     complement: bool = False
+    anchors: np.ndarray | None = None
 
 
 class Tails(NamedTuple):
@@ -106,9 +113,16 @@ def _algebra(tails: Tails) -> Algebra:
     size = tails.graph.entities
 
     def anchor(ids):
-        return Sets(_rows(np.arange(len(ids) + 1), np.asarray(ids, np.int32), size))
+        return Sets(_rows(np.arange(len(ids) + 1), np.asarray(ids, np.int32), size), anchors=np.asarray(ids))
+
+    def step(part, relation):
+        if part.anchors is None or part.complement:
+            return Sets(project(tails, _plain(part), relation))
+        return Sets(_copied(tails, tails.find(part.anchors, relation)))
 
     def intersect(parts):
+        for part in parts:
+            part.rows.sort_indices()
         inside = [part.rows for part in parts if not part.complement]
         outside = [part.rows for part in parts if part.complement]
         if not inside:
@@ -124,9 +138,16 @@ def _algebra(tails: Tails) -> Algebra:
     def union(parts):
         return negate(intersect([negate(part) for part in parts]))
 
-    return Algebra(
-        anchor, lambda part, relation: Sets(project(tails, _plain(part), relation)), negate, intersect, union
-    )
+    return Algebra(anchor, step, negate, intersect, union)
+
+
+def _copied(tails: Tails, place: np.ndarray) -> sparse.csr_array:
+    """Rows of the matrix, empty where the place is -1."""
+    starts = tails.graph.tails.starts
+    first = starts[place]
+    length = np.where(place >= 0, starts[place + 1] - first, 0)
+    columns = tails.matrix.indices[spans(first, length)]
+    return _rows(np.append(0, np.cumsum(length)), columns, tails.graph.entities)
 
 
 def _any(each: list[sparse.csr_array]) -> sparse.csr_array:
@@ -145,7 +166,7 @@ def _plain(part: Sets) -> sparse.csr_array:
 
 
 def project(tails: Tails, reached: sparse.csr_array, relation: np.ndarray) -> sparse.csr_array:
-    """The tails that each row's entities have under the row's relation.
+    """The tails that each row's entities have under the row's relation, in no order.
 
     Args:
         tails: where to look.
@@ -156,6 +177,4 @@ def project(tails: Tails, reached: sparse.csr_array, relation: np.ndarray) -> sp
     place = tails.find(reached.indices, np.repeat(np.asarray(relation), counts))
     known = place >= 0
     starts = np.append(0, np.cumsum(known))[reached.indptr]
-    found = _rows(starts, place[known].astype(np.int32), tails.matrix.shape[0]) @ tails.matrix
-    found.sort_indices()
-    return found
+    return _rows(starts, place[known].astype(np.int32), tails.matrix.shape[0]) @ tails.matrix

@@ -70,15 +70,15 @@ def test_one_hop_queries_are_all_those_of_the_splits_own_edges(of):
 
 
 def test_cheap_conditions_save_work_and_work_on_sorted_keys_too(monkeypatch):
-    kg = random_triples(1, edges=(60, 5, 5))
+    kg = random_triples(1, entities=40, edges=(120, 1, 2))
     table = split_of(kg, "test")
     monkeypatch.setattr("jaxmodels.reasoning.sets.LARGEST_TABLE", 1)
     searched = split_of(kg, "test")
     assert table.new.dtype == bool and searched.new.dtype != bool
-    for name in ("2p", "inp", "pin"):
+    for name in ("2i", "inp", "pin"):
         drawn = ground(table.big.graph, name, 200, np.random.default_rng(0))
         kept = promising(table, name, drawn)
-        assert 0 < len(kept) < 0.8 * len(drawn)
+        assert 0 < len(kept) < 0.9 * len(drawn)
         np.testing.assert_array_equal(kept, promising(searched, name, drawn))
 
 
