@@ -141,15 +141,8 @@ def main():
                 for turn in range(options.turns)
             ]
             theirs, ours = (statistics.median(each) for each in zip(*rates, strict=True))
-<<<<<<< HEAD
-            print(
-                f"{name_of_split:9}{name:7}{theirs:12,.0f}{ours:12,.0f}{ours / theirs if theirs else float('inf'):8.0f}",
-                flush=True,
-            )
-=======
             ratio = ours / theirs if theirs else float("inf")
             print(f"{name_of_split:9}{name:7}{theirs:12,.0f}{ours:12,.0f}{ratio:8.0f}", flush=True)
->>>>>>> ad2f440
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from experiments.reasoning_runs import MODEL_FILE, Setup, build_base, load_model, names_of, run_folder
+from experiments.reasoning_runs import MODEL, Setup, build_base, names_of, run_folder
 from jaxmodels.data.query_files import Queries
 from jaxmodels.data.query_structures import NEGATION, UNION, structure_of
 from jaxmodels.reasoning.evaluation import dense
 from jaxmodels.reasoning.query_model import QueryModel, scores_of_all
+from jaxmodels.reasoning.reasoner_file import load_reasoner
 from jaxmodels.reasoning.structures import is_chain, is_union
 from jaxmodels.training.pictures import save_figure
 from jaxmodels.training.processes import is_main
@@ -145,7 +146,9 @@ def save(setup: Setup, method: str, seed: int, path: Path) -> None:
     params = setup.fitted.get((method, seed))
     if not is_main():
         return
-    params = load_model(run_folder(setup, method, seed) / MODEL_FILE, base) if params is None else params
+    if params is None:
+        multiple = 1 if setup.mesh is None else setup.mesh.shape["model"]
+        params = load_reasoner(run_folder(setup, method, seed) / MODEL, row_multiple=multiple).params
     queries = getattr(setup.loaded.data, setup.config.split)
     for name in (n for n in (*LIKED, *names_of(setup, base).tested) if n in names_of(setup, base).tested):
         example = typical(name, queries[name], base, params, setup.config.union)

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import optax
 from rich.console import Console
-from safetensors.numpy import load_file, save_file
 
 import jaxmodels as jm
 from experiments import tables
@@ -23,6 +22,7 @@ from jaxmodels.data.query_structures import STRUCTURES, structure_of
 from jaxmodels.method import Method
 from jaxmodels.reasoning.adam import drop_updates, query_adam
 from jaxmodels.reasoning.adaption import OFF, Adaption
+from jaxmodels.reasoning.ask import Reasoner
 from jaxmodels.reasoning.batches import QueryBatches, Trained, query_batches
 from jaxmodels.reasoning.betae import betae
 from jaxmodels.reasoning.diffusion import surroundings
@@ -34,7 +34,8 @@ from jaxmodels.reasoning.method import query_method
 from jaxmodels.reasoning.metrics import Summary, averages
 from jaxmodels.reasoning.pool import Pool, diffuse
 from jaxmodels.reasoning.query2box import query2box
-from jaxmodels.reasoning.query_model import QueryModel, from_published, supported, to_published
+from jaxmodels.reasoning.query_model import QueryModel, supported
+from jaxmodels.reasoning.reasoner_file import save_reasoner
 from jaxmodels.reasoning.robust_loss import Robust
 from jaxmodels.rules import count, nearest, split
 from jaxmodels.training.checkpoint import has_checkpoint
@@ -45,7 +46,7 @@ from jaxmodels.training.processes import is_main, wait_for_all
 from jaxmodels.training.results import find_result
 
 EVALUATION_BATCH, NOISY_Q = 64, 0.3
-MODEL_FILE = "model.safetensors"
+MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 
 # Flags that mean nothing to the base model alone, and those that say where, how often or in which company to run.
 LOD_FLAGS = (
@@ -196,7 +197,7 @@ def run(setup: Setup, name: str, seed: int) -> dict[str, Any]:
     key = {"run": folder.parent.name, "method": name, "seed": seed}
     results = setup.config.workdir / "results.jsonl"
     known = find_result(results, key)
-    if known and (folder / MODEL_FILE).exists() and (setup.config.resume or name != setup.config.method):
+    if known and (folder / MODEL).exists() and (setup.config.resume or name != setup.config.method):
         return known
     row = {**key, **train(setup, name, seed, folder)}
     write_result(results, row)
@@ -278,9 +279,10 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
     params = fetch(fitted.variables["params"])
     setup.fitted[name, seed] = params
     if is_main():
-        save_model(folder / MODEL_FILE, base, params, setup)
+        data = setup.loaded.data
+        save_reasoner(folder / MODEL, Reasoner(base, params, data.entities, data.relations, found.graph))
         shutil.rmtree(previous_of(folder), ignore_errors=True)
-    wait_for_all(f"{MODEL_FILE} is written")
+    wait_for_all("the model is written")
     return {
         "base": config.base,
         "data": setup.loaded.name,
@@ -323,21 +325,6 @@ def build(
         drops = drop_updates(config.steps, updates) if config.drops else ()
         setup.built[key] = method, query_adam(config.learning_rate, drops=drops)
     return setup.built[key]
-
-
-def save_model(file: Path, base: QueryModel, params: Any, setup: Setup) -> None:
-    """Parameters under their published names, with the model's options and the names of entities and relations."""
-    data = setup.loaded.data
-    about = {"config": json.dumps(base.config), "entities": json.dumps(data.entities)}
-    arrays = {key: np.ascontiguousarray(value) for key, value in to_published(base, params).items()}
-    draft = file.with_name(f".{file.name}.draft")
-    save_file(arrays, draft, metadata={**about, "relations": json.dumps(data.relations), "data": setup.loaded.name})
-    draft.replace(file)
-
-
-def load_model(file: Path, base: QueryModel) -> Any:
-    """The parameters that `save_model` wrote."""
-    return from_published(base, load_file(file))
 
 
 def summaries_of(row: Mapping[str, Any], part: str = "structures") -> dict[str, Summary]:
