@@ -42,12 +42,12 @@ def exit_of(monkeypatch, capsys, *argv):
 
 
 def test_lod_stands_beside_the_base(folder, tmp_path, capsys):
-    config = quick(folder, tmp_path, noise="answer", pool_per_structure=8)
+    config = quick(folder, tmp_path, noise="answer", pool_per_structure=100)
     reasoning.main(config)
     base, lod = read_results(tmp_path / "results.jsonl")
     assert (base["method"], lod["method"]) == ("base", "lod") and base["updates"] == 6 and lod["unseen"] == ["ip"]
     assert list(lod["structures"]) == ["1p", "ip"] and all(0 < row[0] <= 1 for row in lod["structures"].values())
-    assert 0 < lod["pool"]["ip"] <= 8 and base["pool"] == {}
+    assert 0 < lod["pool"]["ip"] <= 100 and base["pool"] == {}
     place = tmp_path / lod["run"]
     assert (place / "query.png").stat().st_size > 10_000 and load_reasoner(place / "seed0" / "model").entities
     printed = capsys.readouterr().out
