@@ -173,7 +173,8 @@ def main(config: Config) -> None:
     )
     console = Console(quiet=not processes.is_main())
     loaded = reasoning_data.load(config)
-    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    spread = (config.mesh or jax.process_count() > 1) and not config.plan  # a plan needs no devices
+    mesh = jm.make_mesh(config.mesh or "data:-1") if spread else None
     setup = reasoning_runs.Setup(config, loaded, console, [], {}, {}, mesh)
     reasoning_runs.check_settings(setup)
     if config.plan:
