@@ -17,6 +17,7 @@ from jaxmodels.rules import Rules, Shardings
 
 Variables = dict[str, Any]  # {'params': ..., 'state': ...}: nested dicts of arrays
 Batch = Mapping[str, Any]  # named arrays with one leading batch axis
+StepBatch = Batch | tuple[Batch, ...]  # what one step trains on; several have an optimizer update each
 
 
 class Mean(NamedTuple):

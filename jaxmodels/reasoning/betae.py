@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betaln, digamma
+from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from jaxmodels.reasoning.query_model import (
@@ -18,13 +18,13 @@ from jaxmodels.reasoning.query_model import (
     dense,
     dense_init,
     dense_rows,
-    magnitude,
     mlp_init,
     padded_rows,
     table_range,
     table_row,
     uniform_table,
 )
+from jaxmodels.reasoning.special import digamma
 from jaxmodels.reasoning.structures import Algebra
 
 SMALLEST, LARGEST = 0.05, 1e9
@@ -49,26 +49,59 @@ def halves(x: jax.Array) -> Beta:
     return Beta(*jnp.split(x, 2, axis=-1))
 
 
+def log_beta(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The logarithm of the beta function; its derivative is `digamma`'s."""
+    return log_gamma(a) + log_gamma(b) - log_gamma(a + b)
+
+
+@jax.custom_jvp
+def log_gamma(x: jax.Array) -> jax.Array:
+    """The logarithm of the gamma function, whose second derivative is cheap here."""
+    return gammaln(x)
+
+
+@log_gamma.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return log_gamma(x), digamma(x) * dx
+
+
 def divergence(p: Beta, q: Beta) -> jax.Array:
     """KL(p || q) of each dimension; shapes broadcast."""
     a, b, c, d = p.alpha, p.beta, q.alpha, q.beta
-    value = betaln(c, d) - betaln(a, b) + (a - c) * digamma(a) + (b - d) * digamma(b)
+    value = log_beta(c, d) - log_beta(a, b) + (a - c) * digamma(a) + (b - d) * digamma(b)
     return value + (c - a + d - b) * digamma(a + b)
 
 
-def divergences(p: Beta, q: Beta) -> Float[Array, "n c"]:
-    """Sum over dimensions of KL(p_j || q_i) for all pairs: terms of one side each and two matrix products.
+class Terms(NamedTuple):
+    """What a divergence takes from an entity alone: KL(entity || q) = lnB(q) + own - q.alpha one - q.beta two."""
 
-    What depends on an entity alone is computed once per entity, not once per pair. The magnitude around each KL
-    that `divergence`'s callers take is void here: KL is not negative.
-    """
+    one: Float[Array, "*n d"]
+    two: Float[Array, "*n d"]
+    own: Float[Array, "*n"]
+
+
+def terms(p: Beta) -> Terms:
+    """The terms of entities; `own` is a sum over dimensions."""
     total = digamma(p.alpha + p.beta)
     one, two = digamma(p.alpha) - total, digamma(p.beta) - total
-    entity = (p.alpha * one + p.beta * two - betaln(p.alpha, p.beta)).sum(-1)
-    query = betaln(q.alpha, q.beta).sum(-1)
+    return Terms(one, two, (p.alpha * one + p.beta * two - log_beta(p.alpha, p.beta)).sum(-1))
+
+
+def divergences(p: Terms, q: Beta) -> Float[Array, "n c"]:
+    """Sum over dimensions of KL(p_j || q_i) for all pairs: two matrix products.
+
+    The published code takes the magnitude of each dimension's KL; that is void, for KL is not negative.
+    """
     precise = jax.lax.Precision.HIGHEST
-    crossed = jnp.matmul(q.alpha, one.T, precision=precise) + jnp.matmul(q.beta, two.T, precision=precise)
-    return query[:, None] + entity[None] - crossed
+    crossed = jnp.matmul(q.alpha, p.one.T, precision=precise) + jnp.matmul(q.beta, p.two.T, precision=precise)
+    return log_beta(q.alpha, q.beta).sum(-1)[:, None] + p.own[None] - crossed
+
+
+def chosen_divergences(p: Terms, q: Beta) -> Float[Array, "n k"]:
+    """The same for K entities of each query."""
+    crossed = (q.alpha[:, None] * p.one + q.beta[:, None] * p.two).sum(-1)
+    return log_beta(q.alpha, q.beta).sum(-1)[:, None] + p.own - crossed
 
 
 def intersect_betas(net, parts: list[Beta]) -> Beta:
@@ -138,9 +171,6 @@ def betae(
             union=None,
         )
 
-    def score(query, points):
-        return gamma - magnitude(divergence(points, Beta(query.alpha[:, None], query.beta[:, None]))).sum(-1)
-
     config = {"model": "betae", "entities": entities, "relations": relations, "dim": dim, "gamma": gamma}
     projections = [*range(1, layers + 1), 0]
     return QueryModel(
@@ -148,8 +178,8 @@ def betae(
         {**config, "hidden": hidden, "layers": layers, "negation": True},
         init,
         algebra,
-        points=lambda rows: halves(regularized(rows)),
-        score=score,
+        points=lambda rows: terms(halves(regularized(rows))),
+        score=lambda query, points: gamma - chosen_divergences(points, query),
         score_all=lambda query, points: gamma - divergences(points, query),
         rows=(
             table_row("entity_embedding", "entity/embedding"),
@@ -162,5 +192,6 @@ def betae(
                 for row in dense_rows(f"projection_net.layer{i}", f"projection/layer{i}" if i else "projection/out")
             ),
         ),
+        shared=4,
         shardings=TABLES,
     )

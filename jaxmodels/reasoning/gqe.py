@@ -11,7 +11,7 @@ from jaxmodels.reasoning.query_model import (
     QueryModel,
     attention,
     dense_rows,
-    magnitude,
+    manhattan,
     mlp_init,
     padded_rows,
     table_range,
@@ -56,17 +56,14 @@ def gqe(entities: int, relations: int, *, dim: int = 800, gamma: float = 24.0, r
             union=None,
         )
 
-    def distance(query, points):  # (n, 1, D), (n or 1, K, D) -> (n, K)
-        return gamma - magnitude(points - query).sum(-1)
-
     return QueryModel(
         "gqe",
         {"model": "gqe", "entities": entities, "relations": relations, "dim": dim, "gamma": gamma, "negation": False},
         init,
         algebra,
         points=lambda rows: rows,
-        score=lambda query, points: distance(query[:, None], points),
-        score_all=lambda query, points: distance(query[:, None], points[None]),
+        score=lambda query, points: gamma - manhattan(query[:, None], points),
+        score_all=lambda query, points: gamma - manhattan(query[:, None], points[None]),
         rows=(
             table_row("entity_embedding", "entity/embedding"),
             table_row("relation_embedding", "relation/embedding"),

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmodels.data.query_structures import structure_of
 from jaxmodels.method import Aux, Mean, Method
-from jaxmodels.reasoning.query_model import QueryModel, scores, scores_of_all, supported
+from jaxmodels.reasoning.query_model import Asked, QueryModel, scores_of_all, scores_together, supported
 from jaxmodels.reasoning.robust_loss import PLAIN, Losses, PerQuery, Robust, check_robust, per_query
 from jaxmodels.reasoning.structures import kinds, width
 from jaxmodels.rules import Rules
@@ -134,34 +135,35 @@ def query_method(
 
     def loss(variables, batch, key):
         batch = {name: columns(batch, name, known, TRAINED) for name in batch}
-        wrong = {
-            name: _negatives(batch[name], name, jax.random.fold_in(key, i))
-            for i, name in enumerate(known)
-            if name in batch
-        }
+        wrong = _negatives(batch, key)
 
         def score(params, names):
-            found = {}
-            for name in names:
-                rows = batch[name]
-                ids = jnp.concatenate([rows["positive"][:, None], wrong[name]], axis=1)
-                both = scores(base, params, known[name], rows["query"], ids, union=union)
-                found[name] = Scored(both[:, :1], both[:, 1:])
-            return found
+            asked = [
+                Asked(known[n], batch[n]["query"], jnp.concatenate([batch[n]["positive"][:, None], wrong[n]], axis=1))
+                for n in names
+            ]
+            found = scores_together(base, params, asked, union=union)
+            return {name: Scored(both[:, :1], both[:, 1:]) for name, both in zip(names, found, strict=True)}
 
         weights = {name: rows["weight"] for name, rows in batch.items()}
         value, state, metrics = target.value(variables["params"], score, weights, variables["state"])
         return value, Aux(state, metrics)
 
-    def _negatives(rows, name, key):
-        if "negative" in rows:
-            return rows["negative"]
-        size = (len(rows["query"]), negatives)
-        if not filter_negatives:
-            return jax.random.randint(key, size, 0, entities)
-        if "answers" not in rows:
-            raise ValueError(f"batch, query {name}: has no 'answers', which filter_negatives needs")
-        return sample_others(key, rows["answers"], negatives, entities)
+    def _negatives(batch, key):
+        """Those that the batch brings; the others come from one draw, as each draw costs compile time."""
+        wrong = {name: rows["negative"] for name, rows in batch.items() if "negative" in rows}
+        missing = [name for name in known if name in batch and name not in wrong]
+        if filter_negatives:
+            for i, name in enumerate(missing):
+                if "answers" not in batch[name]:
+                    raise ValueError(f"batch, query {name}: has no 'answers', which filter_negatives needs")
+                answers = batch[name]["answers"]
+                wrong[name] = sample_others(jax.random.fold_in(key, i), answers, negatives, entities)
+        elif missing:
+            ends = np.cumsum([len(batch[name]["query"]) for name in missing])
+            drawn = jax.random.randint(key, (int(ends[-1]), negatives), 0, entities)
+            wrong |= dict(zip(missing, jnp.split(drawn, ends[:-1]), strict=True))
+        return wrong
 
     def predict(variables, batch):
         rows = {name: columns(batch, name, known, ("query",)) for name in batch}

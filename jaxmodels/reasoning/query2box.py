@@ -4,6 +4,7 @@ A box is a centre and an offset. Projection shifts the centre and grows the offs
 over centres and shrinks the smallest offset; entities are points, and being inside a box costs little.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -16,9 +17,9 @@ from jaxmodels.reasoning.query_model import (
     QueryModel,
     dense,
     dense_rows,
-    magnitude,
     mlp_init,
     padded_rows,
+    pulled,
     table_range,
     table_row,
     uniform_table,
@@ -43,17 +44,42 @@ def intersect_offsets(net, offsets: list[jax.Array]) -> jax.Array:
     return stacked.min(0) * gate
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def box_distance(
+    center: Float[Array, "n 1 d"], offset: Float[Array, "n 1 d"], points: Float[Array, "m k d"], cen: float
+) -> Float[Array, "n k"]:
+    """The distance outside the box plus `cen` times the distance inside.
+
+    A negative offset (possible without activation) makes the inner part negative; its magnitude counts. The gradient
+    is written out, so that one pass over (n, k, d) gives all of it.
+    """
+    delta = jnp.abs(points - center)
+    return (jax.nn.relu(delta - offset) + cen * jnp.abs(jnp.minimum(delta, offset))).sum(-1)
+
+
+def _forward(center, offset, points, cen):
+    return box_distance(center, offset, points, cen), (center, offset, points)
+
+
+def _backward(cen, kept, g):
+    g, (center, offset, points) = jax.lax.optimization_barrier((g, kept))
+    apart = points - center
+    delta = jnp.abs(apart)
+    above = (delta > offset).astype(g.dtype)
+    inner = cen * jnp.sign(jnp.minimum(delta, offset))
+    share = above + 0.5 * (delta == offset)  # of the inner part's gradient that is the offset's
+    by_center, by_points = pulled(g, (above + inner * (1.0 - share)) * jnp.sign(apart), points)
+    return by_center, jnp.einsum("nk,nkd->nd", g, inner * share - above)[:, None], by_points
+
+
+box_distance.defvjp(_forward, _backward)
+
+
 def box_score(
     center: Float[Array, "n 1 d"], offset: Float[Array, "n 1 d"], points: Float[Array, "m k d"], *, gamma, cen
 ) -> Float[Array, "n k"]:
-    """Gamma minus the distance outside the box minus `cen` times the distance inside.
-
-    A negative offset (possible without activation) makes the inner part negative; its magnitude counts.
-    """
-    delta = magnitude(points - center)
-    outside = jax.nn.relu(delta - offset)
-    inside = jnp.minimum(delta, offset)
-    return gamma - outside.sum(-1) - cen * magnitude(inside).sum(-1)
+    """Gamma minus `box_distance`."""
+    return gamma - box_distance(center, offset, points, cen)
 
 
 def query2box(

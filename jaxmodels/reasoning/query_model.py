@@ -4,7 +4,7 @@ A model is a few pure functions over a parameter tree. All queries of one struct
 is static and drives the walk, rows are queries. A score is gamma minus a distance, so larger is better.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,7 @@ class QueryModel(NamedTuple):
         score: (embedding of n queries, points (n, K, W)) -> (n, K).
         score_all: (embedding of n queries, points (C, W)) -> (n, C), the same for a shared set of entities.
         rows: how parameters are called in published checkpoints.
+        shared: scoring all entities beats scoring K chosen ones up to so many times K; 0 where it never does.
         shardings: of the parameters; the entity table may lie over the mesh axis `model`.
     """
 
@@ -45,6 +46,7 @@ class QueryModel(NamedTuple):
     score: Callable[[Any, Any], jax.Array]
     score_all: Callable[[Any, Any], jax.Array]
     rows: tuple[Row, ...]
+    shared: int = 0
     shardings: Shardings = TABLES
 
     @property
@@ -85,6 +87,14 @@ def embed(
     return [walk(part.structure, rewrite(tokens, part, jnp), model.algebra(params)) for part in parts]
 
 
+class Asked(NamedTuple):
+    """Queries of one structure and the entities to score for each: tokens (n, L), entities (n, K)."""
+
+    structure: str | tuple
+    tokens: Int[Array, "n l"]
+    entities: Int[Array, "n k"]
+
+
 def scores(
     model: QueryModel,
     params: Params,
@@ -104,9 +114,41 @@ def scores(
         entities: ids.
         union: see `embed`.
     """
-    points = model.points(params["entity"]["embedding"][entities])
-    each = [model.score(part, points) for part in embed(model, params, structure, tokens, union=union)]
-    return best(each)
+    (found,) = scores_together(model, params, [Asked(structure, tokens, entities)], union=union)
+    return found
+
+
+def scores_together(
+    model: QueryModel, params: Params, asked: Sequence[Asked], *, union: str = "dnf"
+) -> list[Float[Array, "n k"]]:
+    """Scores of several structures; all of their queries are compared with entities in one operation.
+
+    The embeddings are kept from being fused into that operation, which would compute them anew for each entity.
+
+    Args:
+        model: what scores.
+        params: its parameters.
+        asked: per structure; K is the same for all.
+        union: see `embed`.
+    """
+    parts = [embed(model, params, each.structure, each.tokens, union=union) for each in asked]
+    rows = [part for each in parts for part in each]
+    ids = [each.entities for each, found in zip(asked, parts, strict=True) for _ in found]
+    queries = jax.tree.map(lambda *x: jnp.concatenate(x), *rows)
+    found = _scores(model, params["entity"]["embedding"], jax.lax.optimization_barrier(queries), jnp.concatenate(ids))
+    pieces = iter(jnp.split(found, np.cumsum([len(each) for each in ids])[:-1]))
+    return [best([next(pieces) for _ in each]) for each in parts]
+
+
+def _scores(model: QueryModel, table: jax.Array, queries: Any, ids: Int[Array, "n k"]) -> Float[Array, "n k"]:
+    """One score per id; what depends on an entity alone is computed once where the batch names more ids than rows."""
+    if model.shared and len(table) <= model.shared * ids.shape[1]:
+        return jnp.take_along_axis(model.score_all(queries, model.points(table)), ids, axis=1)
+    if len(table) <= ids.size:
+        points = jax.tree.map(lambda x: x[ids], model.points(table))
+    else:
+        points = model.points(table[ids])
+    return model.score(queries, points)
 
 
 def scores_of_all(
@@ -235,9 +277,38 @@ def attention(net: Params, x: Float[Array, "k n i"]) -> Float[Array, "k n o"]:
     return jax.nn.softmax(dense(net["fc2"], jax.nn.relu(dense(net["fc1"], x))), axis=0)
 
 
-def magnitude(x: jax.Array) -> jax.Array:
-    """|x| with gradient 0 at 0, as PyTorch has it; `jnp.abs` has 1 there."""
-    return x * jax.lax.stop_gradient(jnp.sign(x))
+@jax.custom_vjp
+def manhattan(center: Float[Array, "n 1 d"], points: Float[Array, "m k d"]) -> Float[Array, "n k"]:
+    """The L1 distance; the gradient of |x| is 0 at 0, as PyTorch has it, where `jnp.abs` has 1."""
+    return jnp.abs(points - center).sum(-1)
+
+
+def _forward(center, points):
+    return manhattan(center, points), (center, points)
+
+
+def _backward(kept, g):
+    g, (center, points) = jax.lax.optimization_barrier((g, kept))
+    return pulled(g, jnp.sign(points - center), points)
+
+
+manhattan.defvjp(_forward, _backward)
+
+
+def pulled(
+    g: Float[Array, "n k"], slope: Float[Array, "n k d"], points: Float[Array, "m k d"]
+) -> tuple[Float[Array, "n 1 d"], Float[Array, "m k d"]]:
+    """Cotangents of centres and points of a distance whose derivative by a point is `slope`.
+
+    The sum over k is written as a product of matrices: XLA's CPU compiler sums over a middle axis many times slower.
+
+    Args:
+        g: cotangent of the distances.
+        slope: (n, k, d).
+        points: one set for each query (m = n) or one for all (m = 1).
+    """
+    by_center = -jnp.einsum("nk,nkd->nd", g, slope)[:, None]
+    return by_center, jnp.einsum("nk,nkd->kd", g, slope)[None] if len(points) < len(g) else g[:, :, None] * slope
 
 
 def table_row(theirs: str, ours: str) -> Row:

@@ -9,7 +9,7 @@ from typing import Any
 import absl.flags
 import grain
 
-from jaxmodels.method import Batch
+from jaxmodels.method import StepBatch
 from jaxmodels.training.shapes import Shapes, few_shapes
 
 AHEAD = 2  # batches that wait on the devices
@@ -17,7 +17,13 @@ AHEAD = 2  # batches that wait on the devices
 
 @contextlib.contextmanager
 def feed(
-    batches: Any, steps: range, put: Callable[[Batch], Any], *, workers: int = 0, ahead: int = AHEAD, shapes: int = 1
+    batches: Any,
+    steps: range,
+    put: Callable[[StepBatch], Any],
+    *,
+    workers: int = 0,
+    ahead: int = AHEAD,
+    shapes: int = 1,
 ) -> Iterator[Iterator[Any]]:
     """A context with the batches of `steps`, in order; a thread reads them and puts them on the devices.
 
@@ -41,7 +47,7 @@ def feed(
     room, ready, closed = threading.Semaphore(ahead), queue.SimpleQueue[Any](), threading.Event()
 
     def read() -> None:
-        found: Generator[Batch, None, None] = (
+        found: Generator[StepBatch, None, None] = (
             decoded(batches, steps.start, workers) if workers else (batches[i] for i in steps)
         )
         seen: list[Shapes] = []
@@ -78,7 +84,7 @@ def feed(
         thread.join(timeout=5.0)  # a source may hang, and must not hold up the end of the run
 
 
-def decoded(batches: grain.MapDataset, start: int, workers: int) -> Generator[Batch, None, None]:
+def decoded(batches: grain.MapDataset, start: int, workers: int) -> Generator[StepBatch, None, None]:
     """`batches[start]`, `batches[start + 1]`, ..., read and decoded ahead by `workers` processes.
 
     The module that starts the run must be importable, as for any Python multiprocessing (`if __name__ == '__main__'`).

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels.method import Batch, Mean, Method
+from jaxmodels.method import Mean, Method, StepBatch
 from jaxmodels.training.checkpoint import Checkpoints
 from jaxmodels.training.feed import feed
 from jaxmodels.training.goodput import Clock
@@ -38,7 +38,7 @@ TOLD = 1.0  # seconds between messages that say how far a process is
 class Batches(Protocol):
     """Random access by step: batches[step] is a pure function of the step (and of the seed it was built with)."""
 
-    def __getitem__(self, step: int, /) -> Batch:
+    def __getitem__(self, step: int, /) -> StepBatch:
         """The batch of a step."""
 
 
@@ -104,7 +104,8 @@ def fit(
 
     Args:
         method: any `Method`.
-        batches: batches[step] gives the batch of step 0, 1, ...; see `data.batches`.
+        batches: batches[step] gives the batch of step 0, 1, ...; see `data.batches`. It may be a tuple of batches: the
+            step then makes an optimizer update with each in turn.
         optimizer: over the trained leaves, such as `adamw(method.groups, 1e-3)`.
         steps: optimizer steps in all.
         variables: where to start (published weights, say); method.init(key(seed), batches[0]) unless given.
@@ -156,7 +157,8 @@ def fit(
         raise ValueError(f"mesh: found none, expected one over the devices of all {jax.process_count()} processes")
     clock = Clock()
     if variables is None:
-        variables = method.init(jax.random.key(seed), batches[0])
+        head = batches[0]
+        variables = method.init(jax.random.key(seed), head[0] if isinstance(head, tuple) else head)
     ts, frozen = begin(method, optimizer, variables, seed=seed, ema=ema)
     placed = None if mesh is None else placement(ts, frozen, method.shardings, mesh)
     # Onto a device that is named, where None would leave them unbound: restored leaves are bound, and jit tells the two

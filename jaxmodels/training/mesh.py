@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxmodels.method import Batch
+from jaxmodels.method import Batch, StepBatch
 from jaxmodels.rules import Shardings, leaf_names, nearest, path_name
 
 AXES = ("data", "fsdp", "model")
@@ -205,7 +205,7 @@ def placement(ts: Any, frozen: Any, rules: Shardings, mesh: Mesh) -> Placement:
     return Placement(mesh, tuple(leaves), treedef)
 
 
-def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
+def put_batch(batch: StepBatch, mesh: Mesh | None) -> Any:
     """This process's rows of a batch, on the devices; arrays that lie there already (the same at every step) stay.
 
     Raises:
@@ -213,6 +213,8 @@ def put_batch(batch: Batch, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return jax.device_put(batch)
+    if isinstance(batch, tuple):
+        return tuple(put_batch(part, mesh) for part in batch)
     sharding, parts = rows(mesh), len(_local_parts(mesh, row_shards(mesh)))
     for name, value in _leaves(batch).items():
         if np.shape(value)[0] % parts:

@@ -3,25 +3,26 @@
 import jax
 import numpy as np
 
-from jaxmodels.method import Batch
+from jaxmodels.method import StepBatch
 from jaxmodels.rules import path_name
 
 Leaf = tuple[tuple[int, ...], np.dtype]
 Shapes = dict[str, Leaf]
 
 
-def same_shapes(first: Shapes | None, batch: Batch, what: str) -> Shapes:
+def same_shapes(first: Shapes | None, batch: StepBatch, what: str) -> Shapes:
     """The shapes of the first batch of a run, with which this one is compared.
 
     Args:
         first: what this function returned for the batch before, None for the first one.
-        batch: nested dicts of arrays.
+        batch: nested dicts of arrays, or a tuple of them.
         what: names the batch in the message.
 
     Raises:
         ValueError: a name, shape or dtype differs.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(dict(batch))
+    tree = batch if isinstance(batch, tuple) else dict(batch)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     found = {path_name(path): (np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)) for path, leaf in leaves}
     first = found if first is None else first
     for name in {**first, **found}:
@@ -33,12 +34,12 @@ def same_shapes(first: Shapes | None, batch: Batch, what: str) -> Shapes:
     return first
 
 
-def few_shapes(seen: list[Shapes], batch: Batch, what: str, *, most: int) -> list[Shapes]:
+def few_shapes(seen: list[Shapes], batch: StepBatch, what: str, *, most: int) -> list[Shapes]:
     """The shapes of a run's batches so far, this one's included; at most so many, for each compiles the step once.
 
     Args:
         seen: what this function returned for the batch before, [] for the first one.
-        batch: nested dicts of arrays.
+        batch: nested dicts of arrays, or a tuple of them.
         what: names the batch in the message.
         most: different shapes that there may be.
 

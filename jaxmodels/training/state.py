@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.method import Batch, Mean, Method
+from jaxmodels.method import Batch, Mean, Method, StepBatch
 from jaxmodels.rules import Rules, label, merge, split
 from jaxmodels.training.mesh import Placement, replicated, rows
 
@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
-StepFunction = Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Mean]]]
+StepFunction = Callable[[TrainState, Any, StepBatch], tuple[TrainState, dict[str, Mean]]]
 
 
 def begin(
@@ -62,7 +62,9 @@ def train_step(
 ) -> StepFunction:
     """The jitted step (TrainState, frozen, batch) -> (TrainState, metrics); the state's buffers are donated.
 
-    Gradients are taken with respect to the trained leaves; the frozen tree is an argument of the program.
+    Gradients are taken with respect to the trained leaves; the frozen tree is an argument of the program. A tuple of
+    batches is as many optimizer updates in turn, and one step; batches of one tuple may differ in their names and
+    shapes (each kind of query structure trains another part of a model, say).
 
     Args:
         method: what to train.
@@ -84,8 +86,7 @@ def train_step(
             return grads, aux.state, aux.metrics
         return accumulated(gradient, accumulate, ts, frozen, batch, key)
 
-    def step(ts: TrainState, frozen, batch):
-        key = jax.random.fold_in(jax.random.wrap_key_data(ts.key), ts.step)
+    def update(ts: TrainState, frozen, batch, key):
         grads, state, metrics = gradients(ts, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, ts.opt_state, ts.trained)
         trained = optax.apply_updates(ts.trained, updates)
@@ -96,6 +97,16 @@ def train_step(
         metrics = {**metrics, **norms(grads, method.groups)}
         new = TrainState(ts.step + 1, trained, opt_state, state, average, ts.key)
         return skipping(ts, new, metrics) if skip else (new, metrics)
+
+    def step(ts: TrainState, frozen, batch):
+        key = jax.random.fold_in(jax.random.wrap_key_data(ts.key), ts.step)
+        if not isinstance(batch, tuple):
+            return update(ts, frozen, batch, key)
+        after, metrics = ts, dict[str, Mean]()
+        for i, part in enumerate(batch):
+            after, found = update(after, frozen, part, jax.random.fold_in(key, i))
+            metrics |= {name: metrics[name].merge(mean) if name in metrics else mean for name, mean in found.items()}
+        return after._replace(step=ts.step + 1), metrics
 
     if placement is None:
         return jax.jit(step, donate_argnums=0)

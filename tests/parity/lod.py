@@ -466,7 +466,8 @@ def adaption_case(geometry, file, robust, options, gamma) -> list[Quantity]:
         seen, other = (
             mean_of([g for n, g in zip(names, alone, strict=True) if (n in unseen) is b]) for b in (False, True)
         )
-        return taken, [norm(g) for g in alone], dot(seen, other), dot(seen, seen)
+        sizes = logit_sizes(model, params, names, batch, robust)
+        return (taken, [norm(g) for g in alone], dot(seen, other), dot(seen, seen)), sizes
 
     steps = sorted({int(m[1]) for key in file if (m := re.match(r"step(\d+)/", key))})
     program, out = None, []
@@ -475,7 +476,7 @@ def adaption_case(geometry, file, robust, options, gamma) -> list[Quantity]:
         batch = as_dtype(batch_of({**stored, "groups": file["groups"]}), np.float64)
         out.append(exact(f"{geometry}{i} negatives", batch[names[0]]["negative"].shape[1], negatives))
         program = program or jax.jit(everything)
-        taken, sizes, product, square = program(params, states, batch)
+        (taken, sizes, product, square), scored = program(params, states, batch)
         states = {mode: aux.state for mode, ((_, aux), _) in taken.items()}
         out += adaption_step(f"{geometry}{i}", stored, model, params, taken, names, batch)
         out += [
@@ -483,7 +484,10 @@ def adaption_case(geometry, file, robust, options, gamma) -> list[Quantity]:
             relative(f"{geometry}{i} proj_dot", product, stored["proj_dot"], 1e-6),
             relative(f"{geometry}{i} proj_seen_sq", square, stored["proj_seen_sq"], 1e-6),
         ]
-        out += logit_sizes(f"{geometry}{i}", file, stored, model, params, names, batch, robust, i)
+        out += [
+            relative(f"{geometry}{i} group losses", scored[0], stored["group_loss"], 1e-6),
+            relative(f"{geometry}{i} logit sizes", scored[1], stored["grad_norm_logit"], 1e-6),
+        ]
     return out
 
 
@@ -524,26 +528,18 @@ def published_close(label, model, params, grads, expected) -> list[Quantity]:
     return out + [absolute(f"{label} {key}", found[key], expected[key], 1e-6) for key in sorted(expected)]
 
 
-def logit_sizes(label, file, stored, model, params, names, batch, robust, step) -> list[Quantity]:
+def logit_sizes(model, params, names, batch, robust):
     """Group losses, and sizes over scores without the factor sqrt(n)."""
+    losses, sizes = [], []
+    for name in names:
+        found = scored_rows(model, params, name, batch[name])
 
-    def both(params):
-        losses, sizes = [], []
-        for name in names:
-            found = scored_rows(model, params, name, batch[name])
+        def loss(found, name=name):
+            return weighted(per_query(*found, robust), batch[name]["weight"]).total
 
-            def loss(found, name=name):
-                return weighted(per_query(*found, robust), batch[name]["weight"]).total
-
-            losses.append(loss(found))
-            sizes.append(logit_size(found, loss) / len(found.positive) ** 0.5)
-        return jnp.stack(losses), jnp.stack(sizes)
-
-    losses, sizes = jax.jit(both)(params)
-    return [
-        relative(f"{label} group losses", losses, stored["group_loss"], 1e-6),
-        relative(f"{label} logit sizes", sizes, stored["grad_norm_logit"], 1e-6),
-    ]
+        losses.append(loss(found))
+        sizes.append(logit_size(found, loss) / len(found.positive) ** 0.5)
+    return jnp.stack(losses), jnp.stack(sizes)
 
 
 KEY = jax.random.key(0)

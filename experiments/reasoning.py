@@ -1,0 +1,218 @@
+"""Answer logical queries on an incomplete knowledge graph, with or without Logic Diffusion (LoD).
+
+    python -m experiments.reasoning                   an embedded family tree (synthetic): no download, CPU, minutes
+    python -m experiments.reasoning --base=betae --data_dir=FB15k-237-betae --dim=400 --gamma=60 --steps=450001 \
+        --batch_size=512 --negatives=128 --learning_rate=1e-4 --hidden=1600
+    python -m experiments.reasoning --method=base --base=query2box --data_dir=my_graph --noise=answer --eta=0.3
+
+A base model (GQE, Query2Box, BetaE) is trained on a few query structures and tested on more of them: filtered MRR over
+all entities, for answers that need edges which training did not have. LoD adds queries diffused from the training
+queries, weights that keep kinds of queries in balance, and a loss that bears wrong answers; its details are this
+project's reconstruction, since only the paper's abstract could be obtained. The base model stands next to it.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Literal
+
+import jax
+import tyro
+from rich.console import Console
+
+import jaxmodels as jm
+from experiments import (
+    command,
+    reasoning_data,
+    reasoning_picture,
+    reasoning_plan,
+    reasoning_runs,
+    reasoning_tables,
+    tables,
+)
+from jaxmodels.reasoning.adaption import MODES, REDUCTIONS
+from jaxmodels.reasoning.robust_loss import SIDES
+from jaxmodels.training import processes
+
+BASES = ("gqe", "query2box", "betae")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Flags of `experiments.reasoning`."""
+
+    method: Literal["lod", "base"] = "lod"
+    """Logic Diffusion on the base model, or the base model alone."""
+    base: Literal["gqe", "query2box", "betae"] = "query2box"
+    """What embeds queries; betae alone knows negation."""
+    data_dir: Path | None = None
+    """A folder with one .npz of queries, or with the published pickles; none takes the embedded family tree."""
+    queries: str = ""
+    """Name of the .npz in the folder, where it holds several."""
+    workdir: Path = Path("runs/reasoning")
+    """Folder for results, metrics, pictures, models and checkpoints."""
+    seed: int = 0
+    """Seed of initialisation, order of queries, negatives, noise and pool."""
+    seeds: tuple[int, ...] = ()
+    """Several seeds: the table then shows mean and standard deviation. Overrides seed."""
+    steps: int = 400
+    """Steps; each makes up to three updates: paths (1p 2p 3p), the other structures, paths."""
+    alternate: bool = True
+    """Batches of paths and of other structures in turn, as published; else one update a step with all of them."""
+    batch_size: int = 256
+    """Queries per update."""
+    negatives: int = 64
+    """Wrong answers drawn for each query."""
+    filter_negatives: bool = False
+    """Draw them among entities that are no answers; the published code in effect draws among all."""
+    learning_rate: float = 5e-3
+    """Of Adam."""
+    drops: bool = True
+    """Divide the rate by 5 and start Adam anew at half and at three quarters of the steps, as published."""
+    dim: int = 64
+    """Length of an embedding."""
+    gamma: float = 12.0
+    """Margin of the score."""
+    hidden: int = 128
+    """betae: width of the projection's network."""
+    layers: int = 2
+    """betae: its hidden layers."""
+    offset: Literal["none", "relu", "softplus"] = "none"
+    """query2box: activation of a relation's offset."""
+    inside: float = 0.02
+    """query2box: weight of the distance inside a box."""
+    union: Literal["dnf", "dm"] = "dnf"
+    """Unions as the best of several queries, or by De Morgan's rule, which needs negation."""
+    structures: tuple[str, ...] = ()
+    """Structures that the base trains on, such as 1p 2p 2i; all that the data train and the model supports."""
+    split: Literal["test", "valid"] = "test"
+    """Queries that the table is about."""
+    eval_queries: int = 0
+    """Queries of each structure that are ranked, drawn evenly; 0 takes all."""
+    noise: Literal["none", "answer", "triple"] = "none"
+    """Damage the training data: replace answers, or the tails of edges (queries are then answered anew). The queries of
+    the split stay clean."""
+    eta: float = 0.3
+    """Share of the answers or edges that --noise replaces."""
+    pool_fraction: float = 0.25
+    """lod: share of each batch that comes from the diffused queries; 0 has no pool."""
+    pool_per_structure: int = 0
+    """lod: diffused queries of each structure; 0 takes the number of training queries of the smallest structure."""
+    pool_depth: int = 2
+    """lod: most operations that a training query goes through."""
+    targets: tuple[str, ...] = ()
+    """lod: structures of the pool; all but 1p that the model supports and the split has. They are then trained ones."""
+    holdout: tuple[str, ...] = ()
+    """lod: structures that the pool never has, to measure what carries over to them."""
+    tau: float = 1.0
+    """lod: exponent of the diffused relation weights in random walks; 0 walks uniformly."""
+    diffusion_stop: float = 0.5
+    """lod: chance that relation diffusion stops at each hop; 1 does not diffuse."""
+    diffusion_hops: int = 2
+    """lod: its hops."""
+    adaption: tyro.extras.literal_type_from_choices(MODES) = "logit"  # type: ignore[valid-type]
+    """lod: what balances the structures of a batch; off is the plain loss. param costs a backward pass a structure and
+    fits betae better than logit."""
+    adapt_alpha: float = 0.5
+    """lod: exponent of gradient sizes in the weights."""
+    adapt_rate: float = 0.0
+    """lod: exponent of the relative rate of learning in the weights (GradNorm's)."""
+    adapt_on: Literal["loss", "log"] = "loss"
+    """lod: take gradient sizes of the loss that trains, or of the plain one."""
+    group_reduce: tyro.extras.literal_type_from_choices(REDUCTIONS) = "weight"  # type: ignore[valid-type]
+    """lod: how structures add up; weight is the plain loss where all weights are 1."""
+    q: float | None = None
+    """lod: 0 is the logarithmic loss, 1 the linear one; 0.3 with --noise and 0 without unless given."""
+    q_warm: int = 0
+    """lod: updates over which q grows from 0."""
+    mix: float = 0.0
+    """lod: share of the linear loss in a mixture with the logarithmic one, instead of q."""
+    eps: float = 0.0
+    """lod: label smoothing of positives."""
+    robust_sides: tyro.extras.literal_type_from_choices(SIDES) = "both"  # type: ignore[valid-type]
+    """lod: whether negatives get the robust loss, too."""
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:2,model:4 (model shards the entity table); empty uses one device."""
+    plan: str = ""
+    """A TPU slice that need not be there, such as v5e:2x2: print what a step needs on it and train nothing. Needs the
+    extra [plan]. Exit status 3 says that it does not fit."""
+    plan_out: Path | None = None
+    """File for the plan as JSON."""
+    distributed: Literal["auto", "none"] = "auto"
+    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
+    init_timeout: float = 300.0
+    """Seconds until all processes must have come."""
+    stall_factor: float = 20.0
+    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is no finite number stops the run, or its update is skipped and counted."""
+    references: bool = True
+    """With --method=lod: also show the base model alone, trained once and then read from the results file."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
+    resume: bool = False
+    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+def main(config: Config) -> None:
+    """Trains the base model and LoD, then shows and saves the comparison."""
+    started = time.perf_counter()
+    check(config)
+    processes.start(
+        config.coordinator,
+        config.num_processes,
+        config.process_id,
+        automatic=config.distributed == "auto",
+        timeout=config.init_timeout,
+    )
+    console = Console(quiet=not processes.is_main())
+    loaded = reasoning_data.load(config)
+    spread = (config.mesh or jax.process_count() > 1) and not config.plan  # a plan needs no devices
+    mesh = jm.make_mesh(config.mesh or "data:-1") if spread else None
+    setup = reasoning_runs.Setup(config, loaded, console, [], {}, {}, mesh)
+    reasoning_runs.check_settings(setup)
+    if config.plan:
+        reasoning_plan.run(setup, console)
+        return
+    reasoning_tables.headline(setup)
+    methods = ("base", "lod") if config.method == "lod" and config.references else (config.method,)
+    rows = {name: [reasoning_runs.run(setup, name, seed) for seed in seeds(config)] for name in methods}
+    folder = reasoning_runs.method_folder(setup, config.method)
+    reasoning_tables.show(setup, rows)
+    tables.goodput(console, setup.clocks)
+    reasoning_picture.save(setup, config.method, seeds(config)[0], folder / "query.png")
+    console.print(f"Picture, metrics and saved models: {folder}  ({time.perf_counter() - started:.0f} s in all)")
+
+
+def seeds(config: Config) -> tuple[int, ...]:
+    """The seeds of a command."""
+    return config.seeds or (config.seed,)
+
+
+def check(config: Config) -> None:
+    """Raises a ValueError for values that no run can use, before anything is loaded."""
+    for flag in ("steps", "batch_size", "negatives", "dim", "hidden"):
+        if getattr(config, flag) < 1:
+            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 1")
+    for flag in ("pool_fraction", "eta"):
+        if not 0.0 <= getattr(config, flag) <= 1.0:
+            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected 0 to 1")
+    for flag in ("eval_queries", "pool_per_structure"):
+        if getattr(config, flag) < 0:
+            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
+    if config.union == "dm" and config.base != "betae":
+        raise ValueError(f"--union=dm: needs negation, which {config.base} does not have; expected --base=betae")
+    if config.method == "lod" and config.adaption == "project" and not config.pool_fraction:
+        raise ValueError(
+            "--adaption=project: found --pool_fraction=0, expected diffused queries, whose gradients it bends"
+        )
+
+
+if __name__ == "__main__":
+    command.run(main, Config, __doc__ or "", "experiments.reasoning")

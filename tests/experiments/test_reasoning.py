@@ -1,0 +1,151 @@
+"""The reasoning command line: base and LoD train, results are kept, runs resume, wrong input is one line."""
+
+import dataclasses
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import command, reasoning, reasoning_data, reasoning_picture, reasoning_runs, tables
+from jaxmodels.data.family import family_tree
+from jaxmodels.data.query_files import write_queries
+from jaxmodels.reasoning.reasoner_file import load_reasoner
+from jaxmodels.reasoning.sampling_run import Settings, sample_queries
+from jaxmodels.training.fit import Interrupted
+from jaxmodels.training.results import read_results
+
+TRAINED = {"1p": -1, "2i": 40}
+TESTED = {"1p": -1, "ip": 12}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("graph")
+    tree = family_tree(families=4, generations=3)
+    data = sample_queries(tree, {"train": TRAINED, "valid": TESTED, "test": TESTED}, Settings(attempts=512))
+    write_queries(place / "queries.npz", data)
+    return place
+
+
+def quick(folder, workdir, **flags):
+    sizes = {"dim": 4, "batch_size": 16, "negatives": 4, "steps": 2, "eval_queries": 12}
+    return reasoning.Config(data_dir=folder, workdir=workdir, **{"base": "gqe", **sizes, **flags})
+
+
+def exit_of(monkeypatch, capsys, *argv):
+    monkeypatch.setattr(sys, "argv", ["reasoning", *argv])
+    with pytest.raises(SystemExit) as stop:
+        command.run(reasoning.main, reasoning.Config, reasoning.__doc__, "experiments.reasoning")
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_lod_stands_beside_the_base(folder, tmp_path, capsys):
+    config = quick(folder, tmp_path, noise="answer", pool_per_structure=100)
+    reasoning.main(config)
+    base, lod = read_results(tmp_path / "results.jsonl")
+    assert (base["method"], lod["method"]) == ("base", "lod") and base["updates"] == 6 and lod["unseen"] == ["ip"]
+    assert list(lod["structures"]) == ["1p", "ip"] and all(0 < row[0] <= 1 for row in lod["structures"].values())
+    assert 0 < lod["pool"]["ip"] <= 100 and base["pool"] == {}
+    place = tmp_path / lod["run"]
+    assert (place / "query.png").stat().st_size > 10_000 and load_reasoner(place / "seed0" / "model").entities
+    printed = capsys.readouterr().out
+    assert "ip (unseen; in LoD's pool)" in printed and "mean of unseen" in printed
+    reasoning.main(dataclasses.replace(config, resume=True))
+    assert len(read_results(tmp_path / "results.jsonl")) == 2
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(folder, tmp_path, monkeypatch):
+    config = quick(folder, tmp_path / "whole", method="base", steps=4)
+    reasoning.main(config)
+
+    def press(*_):
+        return lambda row: signal.raise_signal(signal.SIGINT) if row["step"] == 2 else None
+
+    parts = dataclasses.replace(config, workdir=tmp_path / "parts")
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "progress", press)
+        with pytest.raises(Interrupted):
+            reasoning.main(parts)
+    reasoning.main(dataclasses.replace(parts, resume=True))
+    model = load_reasoner(next((tmp_path / "parts").glob("base-*")) / "seed0" / "model")
+    start = model.base.init(jax.random.key(0))
+    assert not np.array_equal(model.params["entity"]["embedding"], start["entity"]["embedding"])
+    one, two = (read_results(config.workdir / "results.jsonl")[0] for config in (config, parts))
+    assert one["structures"] == two["structures"]
+
+
+def test_the_base_does_not_depend_on_flags_of_lod(folder, tmp_path):
+    def place(method, **flags):
+        config = quick(folder, tmp_path, **flags)
+        setup = reasoning_runs.Setup(config, reasoning_data.load(config), None, [], {}, {})
+        return reasoning_runs.method_folder(setup, method)
+
+    for flags in ({"pool_fraction": 0.5}, {"adaption": "off"}, {"q": 0.7}, {"tau": 0.0}, {"holdout": ("ip",)}):
+        assert place("base", **flags) == place("base") and place("lod", **flags) != place("lod")
+    for flags in ({"noise": "triple"}, {"dim": 8}, {"seed": 3}):
+        assert (place("base", **flags) == place("base")) == ("seed" in flags)
+
+
+def test_noise_changes_answers_or_edges_and_nothing_else(folder, tmp_path):
+    config = quick(folder, tmp_path)
+    loaded = reasoning_data.load(config)
+    names = ("1p", "2i")
+    clean = reasoning_data.training(config, loaded, names, 0)
+    answer = reasoning_data.training(dataclasses.replace(config, noise="answer"), loaded, names, 0)
+    triple = reasoning_data.training(dataclasses.replace(config, noise="triple"), loaded, names, 0)
+    np.testing.assert_array_equal(answer.graph.edges, clean.graph.edges)
+    for name in names:
+        np.testing.assert_array_equal(answer.queries[name].tokens, clean.queries[name].tokens)
+    assert not np.array_equal(answer.queries["2i"].answers.values, clean.queries["2i"].answers.values)
+    same = {tuple(e) for e in clean.graph.edges} & {tuple(e) for e in triple.graph.edges}
+    assert 0.6 < len(same) / len(clean.graph.edges) < 0.8
+    assert len(reasoning_data.edges_of(triple.queries["1p"])) == len(triple.graph.edges)
+
+
+def test_settings_reach_the_objective(folder, tmp_path):
+    config = quick(folder, tmp_path, noise="answer")
+    names = reasoning_runs.Names(("1p",), ("1p", "ip"), ("ip",))
+    warm = reasoning_runs.objective_of(dataclasses.replace(config, q_warm=5), names, ("ip",))
+    assert "step" in warm.init(("1p",)) and set(warm.init(("1p",))["groups"]) == {"1p"}
+    off = reasoning_runs.objective_of(dataclasses.replace(config, adaption="off"), names, ("ip",))
+    assert off.init(("1p",)) == {}
+    with pytest.raises(ValueError, match="warm: found 5, expected 0 where q is 0"):
+        reasoning_runs.objective_of(dataclasses.replace(config, q=0.0, q_warm=5), names, ())
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--eta=2"], "--eta: found 2.0, expected 0 to 1"),
+        (["--union=dm"], "--union=dm: needs negation, which query2box does not have"),
+        (["--structures", "2in"], "--structures: found '2in', which query2box cannot use here"),
+        (["--targets", "ipp"], "no query structure 'ipp'"),
+        (
+            ["--batch_size=1", "--no-alternate"],
+            "--batch_size: found 1 rows for 1p, 2i, expected a multiple of 1, at least 2",
+        ),
+        (["--adaption=project", "--pool_fraction=0"], "--adaption=project: found --pool_fraction=0"),
+        (["--queries=none.npz"], "none.npz"),
+    ],
+)
+def test_wrong_flags_are_one_line(folder, monkeypatch, capsys, flags, message):
+    code, err = exit_of(monkeypatch, capsys, f"--data_dir={folder}", *flags)
+    assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_a_folder_of_triples_says_how_to_draw_queries(tmp_path, monkeypatch, capsys):
+    (tmp_path / "train.txt").write_text("a\tr\tb\n")
+    code, err = exit_of(monkeypatch, capsys, f"--data_dir={tmp_path}")
+    assert code == 2 and f"python -m experiments.sample_queries --triples={tmp_path}" in err
+
+
+def test_a_query_becomes_a_graph():
+    drawing = reasoning_picture.drawing_of("pin", np.array([7, 0, 3, 8, 5, -2]))
+    assert sorted(drawing.anchors.values()) == [7, 8] and drawing.joined == {0: "and"}
+    assert [(edge.relation, edge.negated) for edge in drawing.edges] == [(3, False), (0, False), (5, True)]
+    up = reasoning_picture.drawing_of("up-DNF", np.array([1, 0, 2, 1, -1, 4]))
+    (last,) = (edge for edge in up.edges if edge.end == 0)
+    assert last.relation == 4 and up.joined == {last.start: "or"}
+    assert reasoning_picture.places_of(up)[0] == (0.0, -1.5)
