@@ -6,10 +6,11 @@ collectives, and custom kernels count as nothing. Where a step is too large the 
 and stops, so what it computes and sends is not known.
 """
 
+import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -141,10 +142,23 @@ def plan(
     )
 
 
+@contextlib.contextmanager
+def _not_kept() -> Iterator[None]:
+    """Keeps programs out of JAX's persistent cache: one for chips that are not there cannot be read back."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
 def _compiled(lowered: Any, arguments: Any, chip: Chip, devices: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The compiler's account of one device: bytes it needs, then what it computes and sends."""
     try:
-        compiled = lowered.compile()
+        with _not_kept():
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needed = exhausted(str(error))
         if needed is None:

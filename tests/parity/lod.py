@@ -333,7 +333,7 @@ def evaluation(path: Path) -> list[Quantity]:
         out.append(
             exact(f"our rank/{name}", np.where(clear, ours, 0), np.where(clear, file[f"filtered_rank/{name}"], 0))
         )
-        each = query_metrics(ranks, hard)
+        each = np.asarray(query_metrics(ranks, hard))
         out.append(absolute(f"per query/{name}", each, file[f"per_query/{name}"], 1e-7))
         summaries[name] = summarize(each, np.asarray(hard), name)
         out.append(absolute(f"metrics/{name}", np.array(summaries[name]), file[f"metrics/{name}"], 1e-7))

@@ -53,7 +53,8 @@ def test_a_step_on_a_spread_table_is_the_step_on_one_device_and_gathers_no_table
         if spread is not None:
             sent = collectives(step.lower(ts, frozen, batch).compile().as_text(), devices=8)
             table = ROWS * DIM * 4
-            assert sent and all(each.kind == "all-reduce" for each in sent)
+            others = [each for each in sent if each.kind != "all-reduce"]  # rows of the batch change places
+            assert sent and sum(each.bytes for each in others) < table // 64
             assert sum(each.bytes for each in sent if each.group == spread.shape["model"]) < table // 4
         ts, _ = step(ts, frozen, batch)
         ends.append(jax.tree.map(np.asarray, ts.trained))
