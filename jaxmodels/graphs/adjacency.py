@@ -4,6 +4,7 @@ A missing self loop is a weight on its node, not an edge: sizes stay static and 
 each time, in the degrees and in the sums.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -56,3 +57,90 @@ def edge_sums(graph: GraphsTuple) -> Float[Array, "n d"]:
     loops = missing_loops(graph)
     received = jax.ops.segment_sum(jnp.asarray(graph.edges), graph.receivers, loops.shape[0])
     return received + loops[:, None].astype(received.dtype)
+
+
+class Chunked(NamedTuple):
+    """An adjacency matrix whose products gather instead of scattering: several times as fast on CPUs.
+
+    The entries of each row are put into chunks of c slots, the last one filled up with zeros. A chunk is a sum of c
+    gathered rows in one pass, which leaves about an eighth of the edges' rows to be added at their receivers. The
+    transposed matrix is chunked as well, for the gradient; entries and weights themselves get none.
+
+    Attributes:
+        rows: chunks of the matrix.
+        columns: chunks of its transpose.
+        loops: (N,), the diagonal that is added.
+    """
+
+    rows: "Chunks"
+    columns: "Chunks"
+    loops: Float[Array, "n"]
+
+    def __matmul__(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """The matrix times node values, as `Adjacency` gives it up to rounding."""
+        return _multiply(self.rows, self.columns, x) + x * self.loops[:, None]
+
+
+class Chunks(NamedTuple):
+    """Entries of a matrix by rows: `senders` and `weights` (C, c) of the chunks, and the row of each, `owner` (C,)."""
+
+    senders: Int[Array, "C c"]
+    weights: Float[Array, "C c"]
+    owner: Int[Array, "C"]
+
+
+def chunked(adjacency: Adjacency, *, size: int = 8) -> Chunked:
+    """The same matrix in chunks of `size` slots.
+
+    Edges are sorted by receiver and by sender, unless they lie in that order: it pays for several products.
+    """
+    senders, receivers, weights, loops = adjacency
+    weights = jax.lax.stop_gradient(weights)
+    into = functools.partial(_chunks, weights=weights, rows=loops.shape[0], size=size)
+    return Chunked(into(senders, receivers), into(receivers, senders), loops)
+
+
+def _chunks(senders: Array, receivers: Array, *, weights: Array, rows: int, size: int) -> Chunks:
+    edges = receivers.shape[0]
+    chunks = rows + edges // size  # at least the sum of ceil(degree / size), whatever the degrees are
+    by_row = functools.partial(jax.lax.sort, num_keys=1)
+    ordered = (receivers[1:] >= receivers[:-1]).all()
+    entries = receivers, senders, weights
+    receivers, senders, weights = jax.lax.cond(ordered, lambda x: x, by_row, entries)
+    degree = jnp.zeros(rows, jnp.int32).at[receivers].add(1)
+    used = -(-degree // size)
+    # Every edge moves by the slots that the rows before its own leave empty.
+    moved = (jnp.cumsum(used) - used) * size - (jnp.cumsum(degree) - degree)
+    slot = jnp.arange(edges) + moved[receivers]
+    owner = jnp.repeat(jnp.arange(rows), used, total_repeat_length=chunks)
+    return Chunks(
+        jnp.zeros(chunks * size, senders.dtype).at[slot].set(senders).reshape(chunks, size),
+        jnp.zeros(chunks * size, weights.dtype).at[slot].set(weights).reshape(chunks, size),
+        owner,
+    )
+
+
+@jax.custom_vjp
+def _multiply(rows: Chunks, columns: Chunks, x: Array) -> Array:
+    return _gathered(rows, x)
+
+
+def _gathered(chunks: Chunks, x: Array) -> Array:
+    # Without the barrier XLA computes what x is made of once per gather.
+    x = jax.lax.optimization_barrier(x)
+    # One gather per slot and not one of all: their sum then is a single pass that keeps nothing.
+    total = x[chunks.senders[:, 0]] * chunks.weights[:, 0, None]
+    for j in range(1, chunks.senders.shape[1]):
+        total = total + x[chunks.senders[:, j]] * chunks.weights[:, j, None]
+    return jax.ops.segment_sum(total, chunks.owner, x.shape[0], indices_are_sorted=True)
+
+
+def _multiply_keep(rows: Chunks, columns: Chunks, x: Array) -> tuple[Array, tuple[Chunks, Chunks]]:
+    return _gathered(rows, x), (rows, columns)
+
+
+def _multiply_pull(kept: tuple[Chunks, Chunks], pulled: Array) -> tuple[None, None, Array]:
+    return None, None, _gathered(kept[1], pulled)
+
+
+_multiply.defvjp(_multiply_keep, _multiply_pull)
