@@ -20,7 +20,11 @@ def linear(features: int, fan_in: int, *, use_bias: bool = True, name: str | Non
 
 
 class Dropout(nn.Module):
-    """Zeroes entries with probability `rate` and rescales the others; the identity without the rng 'dropout'."""
+    """Zeroes entries with probability `rate` and rescales the others; the identity without the rng 'dropout'.
+
+    Two entries share a random word, which halves the time: the rate is the nearest multiple of 2^-16, and the scale
+    belongs to that multiple, so expectations stay exact.
+    """
 
     rate: float
 
@@ -29,8 +33,11 @@ class Dropout(nn.Module):
         """X, or x with some entries 0."""
         if self.rate == 0.0 or not self.has_rng("dropout"):
             return x
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
-        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
+        *rows, width = x.shape
+        words = jax.random.bits(self.make_rng("dropout"), (*rows, -(-width // 2)), jnp.uint32)
+        kept = max(1, round((1.0 - self.rate) * 2**16))
+        keep = jnp.concatenate([(words >> 16) < kept, (words & 0xFFFF) < kept], -1)[..., :width]
+        return jnp.where(keep, x * (2**16 / kept), jnp.zeros_like(x))
 
 
 class Encode(nn.Module):
@@ -52,8 +59,8 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """Normalised x, times `scale` (d,), plus `bias` (d,)."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         return layer_norm(x.astype(jnp.promote_types(jnp.result_type(x, scale), jnp.float32)), scale, bias)
 
 
