@@ -9,7 +9,11 @@ from jaxmodels.nn.linear import linear
 
 
 class Dropout(nn.Module):
-    """Zeroes entries with probability `rate` and rescales the others; the identity without the rng 'dropout'."""
+    """Zeroes entries with probability `rate` and rescales the others; the identity without the rng 'dropout'.
+
+    Two entries share a random word, which halves the time: the rate is the nearest multiple of 2^-16, and the scale
+    belongs to that multiple, so expectations stay exact.
+    """
 
     rate: float
 
@@ -18,8 +22,11 @@ class Dropout(nn.Module):
         """X, or x with some entries 0."""
         if self.rate == 0.0 or not self.has_rng("dropout"):
             return x
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
-        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
+        *rows, width = x.shape
+        words = jax.random.bits(self.make_rng("dropout"), (*rows, -(-width // 2)), jnp.uint32)
+        kept = max(1, round((1.0 - self.rate) * 2**16))
+        keep = jnp.concatenate([(words >> 16) < kept, (words & 0xFFFF) < kept], -1)[..., :width]
+        return jnp.where(keep, x * (2**16 / kept), jnp.zeros_like(x))
 
 
 class Encode(nn.Module):
@@ -35,6 +42,46 @@ class Encode(nn.Module):
         return Dropout(self.dropout)(nn.leaky_relu(x, 0.01))
 
 
-def norm(name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm with PyTorch's epsilon and the two-pass variance; statistics in float32 or wider."""
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+class Norm(nn.Module):
+    """LayerNorm over the last axis with PyTorch's epsilon, two-pass, in float32 or wider."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        """Normalised x, times `scale` (d,), plus `bias` (d,)."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        return layer_norm(x.astype(jnp.promote_types(jnp.result_type(x, scale), jnp.float32)), scale, bias)
+
+
+def norm(name: str | None = None) -> Norm:
+    """The layer norm of N2 and its peers."""
+    return Norm(name=name)
+
+
+@jax.custom_vjp
+def layer_norm(x: Float[Array, "*b d"], scale: Float[Array, "d"], bias: Float[Array, "d"]) -> Float[Array, "*b d"]:
+    """(x - mean) / sqrt(variance + 1e-5) * scale + bias, over the last axis.
+
+    Its gradient is written out: automatic differentiation keeps six arrays of the size of x where one will do, and
+    sums over rows in a form that XLA compiles badly for CPUs.
+    """
+    return _layer_norm(x, scale, bias)[0]
+
+
+def _layer_norm(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    centred = x - x.mean(-1, keepdims=True)
+    root = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    ones = (1,) * (x.ndim - 1)
+    normal = centred * root
+    return normal * scale.reshape(*ones, -1) + bias.reshape(*ones, -1), (normal, root, scale)
+
+
+def _layer_norm_pull(kept: tuple[Array, Array, Array], pulled: Array) -> tuple[Array, Array, Array]:
+    normal, root, scale = kept
+    inner = pulled * scale.reshape(*(1,) * (pulled.ndim - 1), -1)
+    to_x = root * (inner - inner.mean(-1, keepdims=True) - normal * (inner * normal).mean(-1, keepdims=True))
+    rows = tuple(range(pulled.ndim - 1))
+    return to_x, (pulled * normal).sum(rows), pulled.sum(rows)
+
+
+layer_norm.defvjp(_layer_norm, _layer_norm_pull)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jraph import GraphsTuple
 
-from jaxmodels.graphs.adjacency import edge_sums, symmetric
+from jaxmodels.graphs.adjacency import chunked, edge_sums, symmetric
 from jaxmodels.graphs.blocks import blocks_of
 from jaxmodels.graphs.layers import Encode, linear, norm
 from jaxmodels.graphs.n2_step import Layout, Options, State, Step, Weights
@@ -142,7 +142,7 @@ class N2(nn.Module):
         else:
             # Equal pieces are the same as the one piece that pseudo nodes start with.
             pseudo = jnp.broadcast_to(self.pseudo, (graphs, self.pieces, *self.pseudo.shape))
-        return State(nodes, messages, pseudo), Layout(blocks, joined)
+        return State(nodes, messages, pseudo), Layout(blocks, chunked(joined))
 
     def advance(self, state: State, layout: Layout) -> State:
         """One step, for looking at what happens between steps; `shared` steps only."""

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmodels.graphs.adjacency import Adjacency
+from jaxmodels.graphs.adjacency import Adjacency, Chunked
 from jaxmodels.graphs.blocks import Blocks
 from jaxmodels.graphs.layers import Encode, linear, norm
 from jaxmodels.graphs.proximity import collect, collect_linear, dense_linear, diffuse, diffuse_linear, proximity
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     """Where nodes are and how they are joined; senders and receivers of `adjacency` are slots."""
 
     blocks: Blocks
-    adjacency: Adjacency
+    adjacency: Adjacency | Chunked
 
 
 class Options(NamedTuple):

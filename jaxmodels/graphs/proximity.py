@@ -114,9 +114,9 @@ def diffuse_linear(
 ) -> Float[Array, "m p d"]:  # fmt: skip
     """The sum over nodes of psi(pseudo, states) values, in linear order: O((n + p) q d), clip included."""
     rows, states = weigh(weights, pseudo), wide(states)
-    moments = blocks.total(states.mT @ values)
+    outer = blocks.total(moments(states, values))
     sums = (rows @ blocks.total(states.sum(1))[..., None])[..., 0]
-    return clip_factor(sums)[..., None] * (rows @ moments)
+    return clip_factor(sums)[..., None] * (rows @ outer)
 
 
 def collect_linear(
@@ -125,8 +125,9 @@ def collect_linear(
 ) -> Float[Array, "K c d"]:  # fmt: skip
     """Psi(states, pseudo) values in linear order."""
     columns, states = weigh(weights, pseudo), wide(states)
-    sums = (states @ blocks.share(columns.sum(1))[..., None])[..., 0]
-    return clip_factor(sums)[..., None] * (states @ blocks.share(columns.mT @ values))
+    sums = jnp.einsum("kcq,kq->kc", states, blocks.share(columns.sum(1)))
+    outer = blocks.share(columns.mT @ values)
+    return clip_factor(sums)[..., None] * jnp.einsum("kcq,kqd->kcd", states, outer)
 
 
 def dense_linear(
@@ -137,3 +138,25 @@ def dense_linear(
     scaled = (wide(weights).sum() / (weights.size * states.shape[-1])) * states
     sums = (scaled @ blocks.share(blocks.total(states.sum(1)))[..., None])[..., 0]
     return clip_factor(sums)[..., None] * (scaled @ blocks.share(blocks.total(states.mT @ values)))
+
+
+@jax.custom_vjp
+def moments(a: Float[Array, "K c q"], b: Float[Array, "K c d"]) -> Float[Array, "K q d"]:
+    """The sum over the nodes of each block of the outer products of a and b.
+
+    The gradient is written out so that it comes row by row: by itself JAX asks for its transpose, which every reader
+    then has to turn.
+    """
+    return jnp.einsum("kcq,kcd->kqd", a, b)
+
+
+def _moments_keep(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return moments(a, b), (a, b)
+
+
+def _moments_pull(kept: tuple[Array, Array], pulled: Array) -> tuple[Array, Array]:
+    a, b = kept
+    return jnp.einsum("kcd,kqd->kcq", b, pulled), jnp.einsum("kcq,kqd->kcd", a, pulled)
+
+
+moments.defvjp(_moments_keep, _moments_pull)

@@ -89,7 +89,8 @@ def test_unshared_steps_have_their_own_parameters_and_ablations_none():
     shared, own = started(NODE), started(small(shared=False))
     kernels = own["step"]["state_update"]["linear"]["kernel"]
     assert kernels.shape == (2, *shared["step"]["state_update"]["linear"]["kernel"].shape)
-    assert not np.allclose(*kernels)
+    first = quick(small(shared=False).init)(jax.random.key(0), batch_of(random_graph(0)))["params"]
+    assert not np.allclose(*first["step"]["state_update"]["linear"]["kernel"])
     repeated = {**shared, "step": jax.tree.map(lambda x: jnp.stack([x, x]), shared["step"])}
     graph = batch_of(random_graph(0))
     out = forward(small(shared=False))(repeated, graph)
@@ -101,15 +102,20 @@ def test_unshared_steps_have_their_own_parameters_and_ablations_none():
 
 
 def test_linear_order_and_remat_give_the_same_gradients():
-    graph, params = batch_of(random_graph(0), random_graph(1)), started(GRAPH)
+    # In float64: some gradients are what is left of large terms, and in float32 mostly their rounding.
+    with jax.enable_x64(True):
+        graph, params = batch_of(random_graph(0), random_graph(1)), started(GRAPH)
+        graph = graph._replace(nodes=graph.nodes.astype(np.float64))
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
 
-    def gradient(module):
-        return quick(jax.grad(lambda p: (module.apply({"params": p}, graph)[:2] ** 2).sum()))(params)
+        def gradient(module):
+            return quick(jax.grad(lambda p: (module.apply({"params": p}, graph)[:2] ** 2).sum()))(params)
 
-    expected = gradient(GRAPH)
-    for module in (small(level="graph", linear_order=True), small(level="graph", remat=True)):
-        for a, b in zip(jax.tree.leaves(gradient(module)), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4 * float(jnp.abs(b).max()) + 1e-8)
+        expected = gradient(GRAPH)
+        for module in (small(level="graph", linear_order=True), small(level="graph", remat=True)):
+            for a, b in zip(jax.tree.leaves(gradient(module)), jax.tree.leaves(expected), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-9 * float(jnp.abs(b).max()) + 1e-14)
+    graph = batch_of(random_graph(0), random_graph(1))
     remat = jax.make_jaxpr(jax.grad(lambda p: small(remat=True).apply({"params": p}, graph).sum()))(started(NODE))
     assert "remat" in str(remat) or "checkpoint" in str(remat)
 
