@@ -1,7 +1,9 @@
 """Every test runs on eight virtual CPU devices, with silent rank promotion turned into an error."""
 
 import os
+import resource
 import signal
+from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -30,3 +32,12 @@ def params(backbone):
 @pytest.fixture(scope="session")
 def head():
     return random_like({"kernel": np.zeros((SIZE.width, 3)), "bias": np.zeros(3)}, seed=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_do_not_pile_up():
+    """Lets go of compiled programs where they have come to take much memory; a module's programs are its own."""
+    yield
+    pages = Path("/proc/self/statm")
+    if pages.exists() and int(pages.read_text().split()[1]) * resource.getpagesize() > 4 * 2**30:
+        jax.clear_caches()

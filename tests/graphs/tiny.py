@@ -8,12 +8,8 @@ import numpy as np
 
 from jaxmodels.graphs.graph import batch_graphs, make_graph
 from jaxmodels.graphs.n2 import N2
+from tests.quick import quick  # noqa: F401  # handed on
 
-# Programs run once or twice on tiny arrays; optimising them would take most of a test's time.
-# XLA's older way of emitting fusions compiles in a third of the time.
-quick = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 SMALL = dict(outputs=3, steps=2, width=6, state_width=4, pieces=2, pseudo_nodes=3, block=4)
 
 

@@ -27,16 +27,10 @@ from jaxmodels.graphs.schedule import warmup_power
 from jaxmodels.graphs.splits import quantile_labels, random_split
 from jaxmodels.weights import names
 from tests.parity.compare import Quantity, exact, read, relative, relative_all, under
+from tests.quick import quick
 
 # The notes' tolerances: outputs rtol and atol, gradients relative to their largest entry; everything in float64.
 RTOL, ATOL, GRAD, CLIPPED, WIDE = 1e-4, 1e-5, 1e-3, 1e-2, 1e-9
-
-
-# Each program runs a few times on tiny arrays: compiling it well would take far longer than running it.
-# XLA's older way of emitting fusions compiles in a third of the time.
-quick = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def is_wide(g):

@@ -3,7 +3,6 @@
 Parameters are randomised first: a zero B hides a dead A.
 """
 
-import functools
 import json
 import re
 
@@ -31,6 +30,7 @@ from jaxmodels.tuning.snella import snella
 from jaxmodels.tuning.ssf import ssf
 from jaxmodels.tuning.tuner import Context, chain
 from jaxmodels.tuning.vpt import vpt
+from tests.quick import quick
 from tests.tiny_vit import BACKBONE, SIZE, once
 from tests.tuning.tiny import CLASSES, backbone_params, images, random_params, random_tree, tuned
 
@@ -103,16 +103,9 @@ def evaluate(method):
     return run
 
 
-# Compilation is the price of this file, and code this small gains nothing from the optimizer of the back end.
-QUICK: dict[str, int | bool] = {"xla_backend_optimization_level": 0}
-if jax.__version_info__ < (0, 11):  # later ones know no other way than emitters
-    QUICK["xla_cpu_use_fusion_emitters"] = False
-compiled = functools.partial(jax.jit, compiler_options=QUICK)
-
-
 @once
 def program(name):
-    return compiled(evaluate(method_of(name)))
+    return quick(evaluate(method_of(name)))
 
 
 @once
@@ -136,7 +129,7 @@ def test_vmap_over_stacked_trees_equals_a_loop(name):
     def run(variables):
         return method.loss(variables, batch(), KEY)[0], method.predict(variables, batch())
 
-    found = compiled(jax.vmap(run))(both)
+    found = quick(jax.vmap(run))(both)
     loop = jax.tree.map(lambda *x: jnp.stack(x), reference(name, 0)[:2], reference(name, 10)[:2])
     chex.assert_trees_all_close(found, loop, rtol=1e-5, atol=1e-6)
 
@@ -147,7 +140,7 @@ def test_remat_and_a_sharded_batch_equal_plain_on_one_device(name):
     spread = jax.device_put(batch(), NamedSharding(mesh, PartitionSpec("data")))
     everywhere = jax.device_put(variables_of(name), NamedSharding(mesh, PartitionSpec()))
     method = method_of(name, vit(SIZE, image_size=8, remat=True))  # both at once: compilation is what takes time here
-    found = compiled(evaluate(method))(everywhere, spread)
+    found = quick(evaluate(method))(everywhere, spread)
     chex.assert_trees_all_close(found, reference(name), rtol=1e-5, atol=1e-6)
 
 
@@ -277,9 +270,7 @@ def compiled_step(tuner):
         return optax.apply_updates(trained, updates), moments, value
 
     trained, frozen = rules.split(variables["params"], method.groups)
-    lowered = compiled(step).lower(
-        trained, frozen, jax.eval_shape(optimizer.init, trained), variables["state"], batch()
-    )
+    lowered = quick(step).lower(trained, frozen, jax.eval_shape(optimizer.init, trained), variables["state"], batch())
     return lowered, trained, frozen
 
 
