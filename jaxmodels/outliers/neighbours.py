@@ -8,6 +8,7 @@ before the objects themselves do.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 EXACT = jax.lax.Precision.HIGHEST
@@ -50,7 +51,7 @@ def _of_view(own, other, has_own, has_other, count, block):
     return jax.lax.map(one, ids, batch_size=block)
 
 
-def check_count(has: Bool[Array, "n 2"], count: int) -> None:
+def check_count(has: Bool[np.ndarray, "n 2"], count: int) -> None:
     """Raises ValueError unless every object finds `count` neighbours in both views; on the host."""
     both = int((has[:, 0] & has[:, 1]).sum())
     for v in (0, 1):
