@@ -14,7 +14,7 @@ LIFT = 8  # the series is then exact to 1e-13
 def digamma(x: jax.Array) -> jax.Array:
     """The logarithmic derivative of the gamma function.
 
-    >>> round(float(digamma(jnp.float32(1.0))), 4), round(float(jax.grad(digamma)(1.0)), 4)
+    >>> round(float(digamma(jnp.float32(1.0))), 4), round(float(jax.grad(digamma)(jnp.float32(1.0))), 4)
     (-0.5772, 1.6449)
     """
     return _digamma(x)
