@@ -225,7 +225,8 @@ def advice(arguments: Any, temporaries: int, memory: int) -> str:
 
     A larger 'fsdp' shards what is kept (parameters, optimizer state); a larger 'data' leaves fewer examples, so fewer
     activations, on each device; 'model' divides single layers, which helps where neither can: a parameter that by
-    itself takes half the memory (fsdp gathers it whole), or activations of a single example.
+    itself takes half the memory (fsdp gathers it whole), tables whose rows are spread over 'model' already, or
+    activations of a single example.
 
     Args:
         arguments: abstract arguments with shardings; those spread over 'data' are the batch.
@@ -238,6 +239,9 @@ def advice(arguments: Any, temporaries: int, memory: int) -> str:
     held = sum(_bytes(leaf) for leaf in kept)
     passing = temporaries + sum(_bytes(leaf) for leaf in batch)
     if any(leaf.size * leaf.dtype.itemsize > memory // 2 for leaf in kept):
+        return "model"
+    tables = sum(_bytes(leaf) for leaf in kept if "model" in _axes(leaf.sharding.spec))
+    if 2 * tables > held and 2 * held >= passing:  # a dense optimizer's gradients are as large as the tables
         return "model"
     if held >= passing:
         return "fsdp"
@@ -274,7 +278,7 @@ _TIMES = ("compute", "memory", "network")
 _REASONS = {
     "data": "activations are most of it, and more devices along it leave fewer examples on each",
     "fsdp": "parameters and optimizer state are most of it, and this axis shards them",
-    "model": "one example or one parameter is most of it, and this axis divides single layers",
+    "model": "one example, one parameter or tables of rows are most of it, and this axis divides them",
 }
 
 

@@ -32,7 +32,17 @@ def _root(power: Array, exponent: float) -> Array:
 
 
 def _pairs(function: Callable[[Array], Array], a: Array, b: Array) -> Array:
-    return functools.reduce(jnp.add, (function(a[:, k][:, None] - b[:, k][None, :]) for k in range(a.shape[1])))
+    """sum_k function(a_ik - b_jk), in one pass over (m, n): nothing of size (m, n, w) is stored."""
+
+    def unrolled(a, b):
+        return functools.reduce(jnp.add, (function(a[:, k][:, None] - b[:, k][None, :]) for k in range(a.shape[1])))
+
+    def reduced(a, b):
+        return function(a.T[:, :, None] - b.T[:, None, :]).sum(0)
+
+    # XLA's CPU compiler makes slow loops of such a sum; the others fuse it, and hundreds of operations per layer more
+    # would make their compilation many times longer.
+    return jax.lax.platform_dependent(a, b, cpu=unrolled, default=reduced)
 
 
 @jax.custom_vjp

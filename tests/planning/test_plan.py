@@ -203,6 +203,14 @@ def test_advice(kept, rows, temporaries, expected):
     assert advice((weights, batch), temporaries * GB, 15 * GB) == expected
 
 
+@pytest.mark.parametrize(("temporaries", "expected"), [(1, "model"), (30, "data")])
+def test_tables_that_are_spread_over_model_take_more_of_it(temporaries, expected):
+    mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 1, 2), ("data", "fsdp", "model"))
+    table = jax.ShapeDtypeStruct((2**15, 2**15), jnp.float32, sharding=NamedSharding(mesh, P("model")))
+    batch = jax.ShapeDtypeStruct((64, 4), jnp.float32, sharding=NamedSharding(mesh, P(("data", "fsdp"))))
+    assert advice((table, batch), temporaries * GB, 15 * GB) == expected
+
+
 def example(**changes):
     sent = (Collective("all-reduce", 16, 2, 3 * 2**20),)
     fields = dict(
