@@ -26,6 +26,7 @@ from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.graph_files import Split
 from jaxmodels.graphs.bucketed import Bucketed
 from jaxmodels.graphs.graph_method import graph_method
+from jaxmodels.graphs.node_parts import NodeParts
 from jaxmodels.graphs.rows import node_rows, on_rows
 from jaxmodels.graphs.schedule import warmup_power
 from jaxmodels.method import Method
@@ -137,7 +138,7 @@ def settings_of(config: Any, name: str, problem: Problem) -> Settings:
         first(flags.epochs, recipe.epochs, 200),
         first(flags.patience, recipe.patience, 50),
         first(flags.batch_size, recipe.batch_size, 32),
-        recipe.warmup,
+        recipe.warmup * config.parts,  # as released: epochs of so many steps
     )
 
 
@@ -240,7 +241,7 @@ def train(setup: Setup, name: str, split: int, seed: int, folder: Path) -> dict[
                 mesh=setup.mesh,
                 on_nan=config.on_nan,
                 stall_factor=config.stall_factor or None,
-                shapes=config.buckets,
+                shapes=len(batches.sizes),
                 until=judge.exhausted,
                 on_log=tables.progress(setup.console, f"{name} on {problem.name}, split {split}, seed {seed}", steps),
             )
@@ -281,7 +282,12 @@ def feeding(setup: Setup, made: Built, settings: Settings, parts: Split, seed: i
         mask[parts.train] = 1.0
         rows = node_rows(problem.graphs[0], problem.labels, mask, shards=shards)
         batch = put_batch(rows, mesh)
-        return _Same(batch), 1, _whole(made, batch), 1.0 - len(problem.labels) / len(rows["label"])
+        padding = 1.0 - len(problem.labels) / len(rows["label"])
+        if setup.config.parts == 1:
+            return _Same(batch), 1, _whole(made, batch), padding
+        graph, number = problem.graphs[0], setup.config.parts
+        parts_of_it = NodeParts(graph, problem.labels, mask, parts=number, seed=seed, shards=shards)
+        return parts_of_it, number, _whole(made, batch), padding
     bucketed = Bucketed(
         problem.graphs,
         problem.labels,
@@ -298,6 +304,8 @@ def feeding(setup: Setup, made: Built, settings: Settings, parts: Split, seed: i
 
 class _Same:
     """The same batch at every step; it lies on the devices already."""
+
+    sizes = (1,)
 
     def __init__(self, batch: Any):
         self._batch = batch

@@ -60,6 +60,9 @@ class Config:
     """Epochs between evaluations."""
     batch_size: int | None = None
     """Graphs per step; 32 unless the recipe says otherwise. A single graph is one batch."""
+    parts: int = 1
+    """Random parts into which every epoch divides the nodes of a single graph, each a step of its own (N2's nbatch),
+    where it does not fit whole. Evaluation takes the whole graph."""
     buckets: int = 2
     """Sizes into which batches of graphs are padded; each compiles the step and the evaluation once."""
     learning_rate: float | None = None
@@ -193,6 +196,8 @@ def load(config: Config) -> graph_data.Problem:
             graphs=[graph_data.row_normalised(graph) for graph in problem.graphs],
             about=f"{problem.about}; features divided by their row's sum",
         )
+    if config.parts > 1 and problem.level != "node":
+        raise ValueError(f"--parts={config.parts}: {problem.name} has many graphs, expected --batch_size")
     if config.loss not in KINDS.get(problem.task, ("plain", "weighted")):
         raise ValueError(f"--loss={config.loss}: expected another one for the {problem.task} labels of {problem.name}")
     return problem
@@ -219,7 +224,7 @@ def seeds(config: Config) -> tuple[int, ...]:
 
 def check(config: Config) -> None:
     """Raises a ValueError for values that no run can use, before anything is loaded."""
-    flags = ("epochs", "patience", "evaluate_every", "batch_size", "buckets", "layers", "width")
+    flags = ("epochs", "patience", "evaluate_every", "batch_size", "parts", "buckets", "layers", "width")
     for flag in flags:
         value: Any = getattr(config, flag)
         if value is not None and value < 1:

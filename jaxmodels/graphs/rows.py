@@ -20,7 +20,9 @@ from jaxmodels.method import Batch, Method
 EIGHT = 8  # rows come in multiples of it, whatever the number of devices
 
 
-def node_rows(graph: GraphsTuple, label: Any, mask: Any, *, shards: int = 1) -> dict[str, Any]:
+def node_rows(
+    graph: GraphsTuple, label: Any, mask: Any, *, shards: int = 1, room: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """One whole graph as a batch.
 
     Args:
@@ -28,13 +30,14 @@ def node_rows(graph: GraphsTuple, label: Any, mask: Any, *, shards: int = 1) -> 
         label: one row per node.
         mask: (N,), 1 for the nodes that count, such as those of the training split.
         shards: parts into which rows must be divisible.
+        room: rows of nodes and edges; as few as hold the graph unless given.
 
     Returns:
         'nodes', 'real' (1 for real nodes), 'senders', 'receivers', 'label', 'mask' and, where the graph has edge
         attributes, 'edges'. At least one node row is padding.
     """
     count, multiple = int(graph.n_node.sum()), math.lcm(EIGHT, shards)
-    rows, edges = round_up(count + 1, multiple), round_up(len(graph.senders), multiple)
+    rows, edges = room or (round_up(count + 1, multiple), round_up(len(graph.senders), multiple))
     padded = batch_graphs([graph], nodes=rows, edges=edges, count=2)
     return {
         **_shared(padded),

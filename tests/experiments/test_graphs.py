@@ -75,6 +75,14 @@ def test_graphs_come_in_few_programs(tmp_path, folder):
 
 
 @pytest.mark.slow
+def test_nodes_may_train_in_parts(tmp_path, folder):
+    (row,) = run(tmp_path, folder, parts=2)
+    assert [each["step"] for each in rows_of(tmp_path, row)] == [2, 4, 6] and row["programs_later"] == 0
+    assert row["settings"]["warmup"] == 2
+    with pytest.raises(ValueError, match="--parts=2: mutag has many graphs, expected --batch_size"):
+        run(tmp_path, folder, parts=2, dataset="MUTAG")
+
+
 def test_n2_classifies_graphs(tmp_path, folder):
     flags = N2 | dict(dataset="mutag", batch_size=40, buckets=1, epochs=2)
     (row,) = run(tmp_path, folder, **flags)

@@ -15,7 +15,6 @@ from tests.graphs.tiny import quick, random_graph, small, started
 
 KEY = jax.random.key(0)
 SGD = optax.sgd(1.0)
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 def whole(seed=0, nodes=21, edges=60, attributes=2):
@@ -76,7 +75,7 @@ def three_steps(method, variables, rows, mesh):
     placed = None if mesh is None else placement(ts, frozen, method.shardings, mesh)
     ts, frozen = jax.device_put((ts, frozen), default_device() if placed is None else placed.trees)
     batch = put_batch(rows, mesh)
-    step = train_step(method, SGD, placement=placed).lower(ts, frozen, batch).compile(compiler_options=UNOPTIMISED)
+    step = train_step(method, SGD, placement=placed).lower(ts, frozen, batch).compile()
     losses, params = [], [jax.tree.map(np.array, ts.trained)]
     for _ in range(3):
         ts, metrics = step(ts, frozen, batch)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.training.metrics import read_metrics
+from tests import quick
 from tests.training.killed import STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ KILLS, IN_A_SAVE = 10, 4
 def start(workdir):
     workdir.mkdir(exist_ok=True)
     command = [sys.executable, "-W", "error", "-m", "tests.training.killed", str(workdir)]
-    environment = {**os.environ, "XLA_FLAGS": ""}  # one device starts faster
+    environment = {**os.environ, "XLA_FLAGS": quick.FLAGS}  # one device starts faster
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -16,6 +16,7 @@ from jaxmodels.training import processes
 from jaxmodels.training.fit import fit
 from jaxmodels.training.mesh import local_rows, make_mesh
 from jaxmodels.training.metrics import read_metrics
+from tests import quick
 from tests.training import worker
 from tests.training.small import small_run
 
@@ -27,7 +28,11 @@ def start_two(workdir, steps, *flags, of=lambda i: ()):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {quick.FLAGS}",
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, "-m", "tests.training.worker", str(workdir), str(steps), *flags]
     joined = ["--coordinator", address, "--num_processes", "2", "--process_id"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -96,7 +101,7 @@ def test_the_process_that_is_behind_is_named_when_nothing_moves(tmp_path):
 
 def test_a_run_that_stands_still_saves_and_ends(tmp_path):
     command = [sys.executable, "-m", "tests.training.worker", str(tmp_path), "50", "--hang_at=7", "--stall_after=2"]
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": quick.FLAGS, "JAX_PLATFORMS": "cpu"}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert found.returncode == 5, found.stderr
     assert "no step for" in found.stderr and found.stderr.strip().endswith("the state is saved")
