@@ -109,7 +109,12 @@ def nt_xent(
 
 
 def contrast_scores(
-    a: Float[Array, "n l"], b: Float[Array, "n l"], *, temperature: float = 0.5, block: int = 512
+    a: Float[Array, "n l"],
+    b: Float[Array, "n l"],
+    *,
+    temperature: float = 0.5,
+    counted: Bool[Array, " n"] | None = None,
+    block: int = 512,
 ) -> Float[Array, " n"]:
     """How badly the views of each object agree, among all objects: the mean of its two terms.
 
@@ -117,6 +122,7 @@ def contrast_scores(
         a: unit rows of the first view.
         b: unit rows of the second.
         temperature: see `terms`.
+        counted: objects that are there; see `terms`.
         block: objects worked on at once; the 2n x 2n logits are never there as a whole.
     """
-    return terms(a, b, temperature=temperature, block=block).mean(0)
+    return terms(a, b, temperature=temperature, counted=counted, block=block).mean(0)

@@ -135,7 +135,8 @@ def rcpmod(
 
     Returns:
         A Method; `predict` gives 'error' (r, 2) squared reconstruction errors (NaN where the view is missing) and
-        'contrast' (r,) of the objects 'rows', among all objects.
+        'contrast' (r,) of the objects 'rows', among all objects. Objects with neither view belong to other pairs: they
+        take part in nothing, and both are NaN.
 
     Raises:
         ValueError: widths or options without meaning.
@@ -158,7 +159,8 @@ def rcpmod(
         lists = Lists(raw, raw, neighbours(views, has, chosen.negative)[:, :, -1])
         rows = int(batch.get("batch_size", 256))
         bank = new_bank(chosen.bank, rows, chosen.share, tuple(x.shape[1] for x in views), views[0].dtype)
-        state = {"views": views, "has": has, "lists": lists, "bank": bank, "stats": stats, "key": key}
+        state = {"views": views, "has": has, "lists": lists, "bank": bank, "stats": stats}
+        state["key"] = jax.random.key_data(key)  # a checkpoint holds plain numbers
         return {"params": params, "state": state}
 
     def encode(params, stats, v, x):
@@ -265,7 +267,9 @@ def rcpmod(
             errors.append(jnp.where(has[:, v], ((made - state["views"][v]) ** 2).sum(1), jnp.nan))
             filled = z[state["lists"].near[v]].mean(1)
             latents.append(unit(jnp.where(has[:, v, None], z, filled)))
-        contrast = contrast_scores(*latents, temperature=chosen.temperature)
+        there = has.any(1)
+        contrast = contrast_scores(*latents, temperature=chosen.temperature, counted=there)
+        contrast = jnp.where(there, contrast, jnp.nan)
         return {"error": jnp.stack(errors, 1)[rows], "contrast": contrast[rows]}
 
     def abstract(rows):
@@ -280,7 +284,7 @@ NAMES = ("view1", "view2")
 
 def _columns(key, epoch, objects: int, k: int) -> Int[Array, " n"]:
     """Which raw neighbour of each object is the positive of this epoch, in both views."""
-    return jax.random.randint(jax.random.fold_in(key, epoch), (objects,), 0, k)
+    return jax.random.randint(jax.random.fold_in(jax.random.wrap_key_data(key), epoch), (objects,), 0, k)
 
 
 def _spread(options: Options, epoch) -> jax.Array:
