@@ -162,9 +162,9 @@ def case_of(config: Any, problem: Problem, seed: int) -> Case:
 
 
 def digits() -> ViewData:
-    """1,797 scanned digits (scikit-learn's, real) in two views: 64 pixels, and 40 magnitudes of their Fourier transform.
+    """1,797 scanned digits (scikit-learn's, real) in two views: 64 pixels, and 40 Fourier magnitudes.
 
-    The second is computed from the first; magnitudes do not change when a digit is shifted round the edges.
+    The second is computed from the first, by `rfft2`; magnitudes do not change when a digit is shifted round the edges.
     """
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels / 16

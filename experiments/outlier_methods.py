@@ -40,9 +40,9 @@ def _one_class_svm(x, seed):
 
 METHODS = {
     "rcpmod": Choice("autoencoders per view, contrastive alignment that minds outliers"),
-    "isolation_forest": Choice("scikit-learn's, on concatenated views", _isolation_forest),
+    "iforest": Choice("scikit-learn's isolation forest, on concatenated views", _isolation_forest),
     "lof": Choice("scikit-learn's local outlier factor, on concatenated views", _lof),
-    "one_class_svm": Choice("scikit-learn's, on concatenated views", _one_class_svm),
+    "ocsvm": Choice("scikit-learn's one-class SVM, on concatenated views", _one_class_svm),
 }
 
 COMMON = Recipe(options=Options(compat=True))
@@ -65,7 +65,7 @@ PAPER = {
 }
 
 # Small enough for a laptop's two minutes.
-FLAGS = Recipe(hidden=(128,), latent=32, epochs=60)
+FLAGS = Recipe(hidden=(256,), epochs=100)
 RECIPE = ("hidden", "latent", "activation", "batch_norm", "epochs", "batch_size", "learning_rate", "error_weight")
 
 

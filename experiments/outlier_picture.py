@@ -11,15 +11,15 @@ from experiments.outlier_data import case_of
 from experiments.outlier_runs import Setup, history, read_scores
 from jaxmodels.training.results import mean_and_deviation
 
-SHOWN = 16  # most outlying objects in the strip
+SHOWN = 16  # objects in the strip
 COLORS = {
-    "normal": "#b8c0c8", "class": "#edae49", "attribute": "#4f6d8f", "class-attribute": "#d1495b", "outlier": "#d1495b"
+    "normal": "#8a949e", "class": "#edae49", "attribute": "#4f6d8f", "class-attribute": "#d1495b", "outlier": "#d1495b"
 }  # fmt: skip
 METHOD_COLORS = ("#d1495b", "#4f6d8f", "#66a182", "#9aa5b1")
 
 
 def strip(figure: SubFigure, setup: Setup, name: str, seed: int) -> None:
-    """The highest scores of each kind of outlier side by side: pixels above, Fourier magnitudes below.
+    """The highest scores of each kind of outlier, and of objects that are none; pixels above, Fourier magnitudes below.
 
     Args:
         figure: where.
@@ -30,32 +30,43 @@ def strip(figure: SubFigure, setup: Setup, name: str, seed: int) -> None:
     case = case_of(setup.config, setup.problem, seed)
     scores = read_scores(setup, name, seed)
     order = np.argsort(-scores)
-    panels = figure.subplots(2, SHOWN)
-    for column, i in enumerate(order[:SHOWN]):
-        kind = "unknown" if case.kind is None else case.kinds[case.kind[i]]
-        color = COLORS.get(kind, "#444444")
+    rank = np.argsort(order)
+    kinds = np.zeros(len(scores), int) if case.kind is None else case.kind
+    groups = [i for i in range(len(case.kinds)) if (kinds == i).any()]
+    groups = [*groups[1:], groups[0]]  # those that are none come last
+    each = SHOWN // len(groups)
+    shown = [i for group in groups for i in order[kinds[order] == group][:each]]
+    gaps = [0.35 if k and k % each == 0 else 0.0 for k in range(len(shown))]
+    grid = figure.add_gridspec(2, 2 * len(shown), width_ratios=[w for gap in gaps for w in (max(gap, 1e-3), 1.0)])
+    for k, i in enumerate(shown):
+        kind = "score" if case.kind is None else case.kinds[case.kind[i]]
         for row, shape in enumerate(((8, 8), (8, 5))):
-            axes = panels[row, column]
-            there = case.mask[i, row] > 0
-            # Magnitudes are shown by their square root: the mean brightness outshines all others.
-            picture = case.views[row][i].reshape(shape) ** (0.5 if row else 1.0)
-            if row:
-                picture = np.fft.fftshift(picture, axes=0)
-            if there:
-                axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, aspect="auto" if row else "equal")
-            else:
-                axes.text(0.5, 0.5, "missing", ha="center", va="center", fontsize=8, transform=axes.transAxes)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set_color(color)
-                spine.set_linewidth(2.2)
-        panels[0, column].set_title(f"{kind}\n{scores[i]:.2f}", fontsize=7.5, color=color)
-    panels[0, 0].set_ylabel("pixels", fontsize=8)
-    panels[1, 0].set_ylabel("Fourier", fontsize=8)
-    figure.suptitle(
-        f"The {SHOWN} most outlying of {len(scores)} digits by {name}, seed {seed}: kind and score", fontsize=10
-    )
+            axes = figure.add_subplot(grid[row, 2 * k + 1])
+            _tile(axes, case.views[row][i].reshape(shape), bool(case.mask[i, row]), COLORS.get(kind, "#444444"))
+            if row == 0:
+                label = kind if kind != "normal" else "normal (false alarm)"
+                head = f"{label}\n" if k % each == 0 else "\n"
+                axes.set_title(f"{head}#{rank[i] + 1}: {scores[i]:.2f}", fontsize=8, loc="left")
+            if k == 0:
+                axes.set_ylabel(("pixels", "Fourier")[row], fontsize=9)
+    title = f"The most outlying of {len(scores)} digits by {name}, of each kind: rank and score (seed {seed})"
+    figure.suptitle(title, fontsize=11)
+
+
+def _tile(axes: Axes, picture: np.ndarray, there: bool, color: str) -> None:
+    """One view of one digit; of Fourier magnitudes the root, since the mean brightness outshines all others."""
+    if picture.shape[1] < 8:
+        picture = np.fft.fftshift(picture, axes=0) ** 0.5
+    if there:
+        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, aspect="auto")
+    else:
+        axes.text(0.5, 0.5, "missing", ha="center", va="center", fontsize=8, transform=axes.transAxes)
+    axes.set_box_aspect(1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(color)
+        spine.set_linewidth(2.4)
 
 
 def histogram(axes: Axes, setup: Setup, name: str, seed: int) -> None:
@@ -67,7 +78,9 @@ def histogram(axes: Axes, setup: Setup, name: str, seed: int) -> None:
     groups = [scores[kind == i] for i in range(len(kinds))]
     labels = [f"{each} ({len(group)})" for each, group in zip(kinds, groups, strict=True)]
     colors = [COLORS.get(each, "#4f6d8f") for each in kinds]
-    axes.hist(groups, edges, stacked=True, color=colors, label=labels)
+    for group, label, color in zip(groups, labels, colors, strict=True):
+        axes.hist(group, edges, color=color, alpha=0.25, histtype="stepfilled")
+        axes.hist(group, edges, color=color, linewidth=1.6, histtype="step", label=label)
     axes.set_yscale("symlog", linthresh=10)
     axes.set_xlabel(f"score by {name}, seed {seed}")
     axes.set_ylabel("objects")
@@ -85,8 +98,7 @@ def comparison(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str
     groups = ["all", *first["kinds"]]
     width = 0.8 / len(rows)
     for j, (name, results) in enumerate(rows.items()):
-        each = [[row["auc"] if g == "all" else row["kinds"][g] for row in results] for g in groups]
-        stats = [mean_and_deviation(values) for values in each]
+        stats = [mean_and_deviation(row["auc"] if g == "all" else row["kinds"][g] for row in results) for g in groups]
         places = [i + (j - (len(rows) - 1) / 2) * width for i in range(len(groups))]
         errors = [deviation for _, deviation in stats]
         style = dict(yerr=errors, capsize=2, error_kw={"linewidth": 0.8}) if len(results) > 1 else {}
@@ -96,8 +108,8 @@ def comparison(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str
             axes.text(place, mean + deviation + 0.8, f"{mean:.0f}", ha="center", fontsize=6.5, color="#444444")
     axes.axhline(50, color="#888888", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(groups)), groups, fontsize=8)
-    axes.set_ylim(min(45.0, axes.dataLim.ymin), 106)
-    axes.set_ylim(bottom=min(40, *(row["auc"] for results in rows.values() for row in results)) - 2)
+    each = [value for results in rows.values() for row in results for value in (row["auc"], *row["kinds"].values())]
+    axes.set_ylim(min(45.0, *each) - 3, 106)
     axes.set_ylabel("ROC-AUC, % (dotted: chance)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.09))

@@ -173,7 +173,7 @@ def train(setup: Setup, case: Case, seed: int, folder: Path) -> tuple[np.ndarray
 
 
 def per_epoch_seconds(case: Case, recipe: Recipe, rates: list[float]) -> float:
-    """Median seconds per epoch, searches for neighbours included, evaluations not; 0 without rates."""
+    """Median seconds per epoch, searches for neighbours and evaluations included; 0 without rates."""
     steps = -(-len(case.mask) // recipe.batch_size)
     return statistics.median([steps / rate for rate in rates]) if rates else 0.0
 

@@ -50,23 +50,21 @@ def show(setup: Setup, rows: Rows) -> None:
     kinds = list(next(iter(rows.values()))[0]["kinds"])
     title = f"ROC-AUC, %{spread}\neach kind against the normal objects" if known else "outliers unknown: scores alone"
     table = Table(title=f"{setup.problem.name}: {title}")
-    for column in ("method", *(("all", *kinds) if known else ()), "params", "s/epoch", "seconds"):
+    for column in ("method", *(("all", *kinds) if known else ()), "s"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for name, results in rows.items():
         cells = [_cell([row["auc"] for row in results])] if known else []
         cells += [_cell([row["kinds"][kind] for row in results]) for kind in kinds]
-        trained = [row["trained"] for row in results if "trained" in row]
-        epochs = [row["epoch_seconds"] for row in results if "epoch_seconds" in row]
-        cells += [f"{max(trained):,}" if trained else "", f"{statistics.median(epochs):.2g}" if epochs else ""]
         cells.append(f"{statistics.fmean(row['seconds'] for row in results):.1f}")
         table.add_row(name, *cells, style="bold" if name == config.method else "")
     setup.console.print(table)
-    parts = [row for row in rows.get("rcpmod", ()) if row["auc_error"] is not None]
-    if parts:
-        error, contrast = (_cell([row[key] for row in parts]) for key in ("auc_error", "auc_contrast"))
-        setup.console.print(
-            f"rcpmod's two terms alone: reconstruction {error}, disagreement {contrast}.", highlight=False
-        )
+    if trained := rows.get("rcpmod", ()):
+        seconds = statistics.median(row["epoch_seconds"] for row in trained)
+        line = f"rcpmod: {max(row['trained'] for row in trained):,} parameters, {seconds:.2g} s an epoch."
+        if known:
+            error, contrast = (_cell([row[key] for row in trained]) for key in ("auc_error", "auc_contrast"))
+            line += f" Its two terms alone: reconstruction {error}, disagreement {contrast}."
+        setup.console.print(line, highlight=False)
     peak = show_bytes(max(row["peak_bytes"] for results in rows.values() for row in results))
     setup.console.print(f"Peak memory: {peak}.", highlight=False)
 

@@ -61,15 +61,15 @@ class Config:
     recipe: Literal["flags", "paper"] = "flags"
     """paper: the released settings of the data set; flags that are given win."""
     epochs: int | None = None
-    """Epochs per pair of views; 60 unless the recipe says otherwise."""
+    """Epochs per pair of views; 100 unless the recipe says otherwise."""
     batch_size: int | None = None
     """Rows per step; 256."""
     learning_rate: float | None = None
     """Of Adam; 1e-3."""
     hidden: tuple[int, ...] | None = None
-    """Widths of an encoder's hidden layers; 128 unless the recipe says otherwise (1024 1024)."""
+    """Widths of an encoder's hidden layers; 256 unless the recipe says otherwise (1024 1024)."""
     latent: int | None = None
-    """Width of latent vectors; 32 unless the recipe says otherwise."""
+    """Width of latent vectors; 64."""
     activation: tyro.extras.literal_type_from_choices(ACTIVATIONS) | None = None  # type: ignore[valid-type]
     """Of hidden layers; relu."""
     batch_norm: bool | None = None
@@ -99,7 +99,7 @@ class Config:
     share: float | None = None
     """Share of a batch that goes into the bank; 0.05."""
     impute_from: int | None = None
-    """Epoch from which objects with a missing view take part in the contrast, with imputed latents; 50, and -1 never."""
+    """Epoch from which objects with a missing view take part in the contrast, latents imputed; 50, and -1 never."""
     refresh_neighbours: int | None = None
     """Epochs between searches for neighbours among latents; 50, and -1 searches once."""
     refresh_negatives: int | None = None

@@ -163,7 +163,7 @@ def built(recipe: Recipe, widths: tuple[int, int]) -> Built:
 
 
 def check_data(views: Sequence[np.ndarray], mask: np.ndarray, recipe: Recipe) -> None:
-    """Raises ValueError for data that cannot be trained on: see `check_views` and `check_count`; fewer than two views."""
+    """Raises ValueError for data that cannot be trained on: fewer than two views; see `check_views`, `check_count`."""
     if len(views) < 2:
         raise ValueError(f"views: found {len(views)}, expected at least 2")
     if recipe.epochs < 1 or recipe.batch_size < 2:
