@@ -9,6 +9,7 @@ from matplotlib.figure import SubFigure
 
 from experiments.outlier_data import case_of
 from experiments.outlier_runs import Setup, history, read_scores
+from jaxmodels.data.view_outliers import KINDS
 from jaxmodels.training.results import mean_and_deviation
 
 SHOWN = 16  # objects in the strip
@@ -95,7 +96,7 @@ def comparison(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str
         axes.text(0.5, 0.5, "outliers are not known", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
-    groups = ["all", *first["kinds"]]
+    groups = ["all", *(kind for kind in (*KINDS, "outlier") if kind in first["kinds"])]
     width = 0.8 / len(rows)
     for j, (name, results) in enumerate(rows.items()):
         stats = [mean_and_deviation(row["auc"] if g == "all" else row["kinds"][g] for row in results) for g in groups]

@@ -131,7 +131,7 @@ def train(setup: Setup, case: Case, seed: int, folder: Path) -> tuple[np.ndarray
             found.append(_read_pair(inner / CODERS, pair, coders))
             continue
         name = f"seed {seed}" if len(all_pairs) == 1 else f"seed {seed}, views {pair[0]} and {pair[1]}"
-        per_epoch = PairBatches(case.mask[:, pair] > 0, recipe.batch_size).per_epoch
+        per_epoch = PairBatches(case.mask[:, pair] > 0, recipe.batch_size, seed=None).per_epoch
         log = tables.progress(setup.console, f"rcpmod on {setup.problem.name}, {name}", per_epoch * recipe.epochs)
         made = train_pair(
             case.views,

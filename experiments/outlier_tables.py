@@ -12,6 +12,7 @@ from experiments import outlier_picture
 from experiments.outlier_data import case_of
 from experiments.outlier_methods import METHODS, recipe_of
 from experiments.outlier_runs import Setup
+from jaxmodels.data.view_outliers import KINDS
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.pictures import save_figure
 from jaxmodels.training.results import mean_and_deviation
@@ -47,7 +48,8 @@ def show(setup: Setup, rows: Rows) -> None:
     config = setup.config
     spread = ", mean ± deviation" if max(map(len, rows.values())) > 1 else ""
     known = next(iter(rows.values()))[0]["auc"] is not None
-    kinds = list(next(iter(rows.values()))[0]["kinds"])
+    found = next(iter(rows.values()))[0]["kinds"]
+    kinds = [kind for kind in (*KINDS, "outlier") if kind in found]
     title = f"ROC-AUC, %{spread}\neach kind against the normal objects" if known else "outliers unknown: scores alone"
     table = Table(title=f"{setup.problem.name}: {title}")
     for column in ("method", *(("all", *kinds) if known else ()), "s"):
@@ -72,10 +74,10 @@ def show(setup: Setup, rows: Rows) -> None:
 def draw(path: Path, setup: Setup, rows: Rows, seed: int) -> None:
     """Saves the picture: most outlying objects where they can be looked at, scores, comparison, training."""
     images = setup.problem.name == "digits"
-    figure = Figure(figsize=(14, 7.4 if images else 4.4), layout="constrained")
+    figure = Figure(figsize=(14, 7.0 if images else 4.4), layout="constrained")
     lower = figure
     if images:
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.0, 1.45))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1.0, 1.6))
         outlier_picture.strip(upper, setup, setup.config.method, seed)
     panels = lower.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
     outlier_picture.histogram(panels[0], setup, setup.config.method, seed)

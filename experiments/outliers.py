@@ -55,7 +55,7 @@ class Config:
     workdir: Path = Path("runs/outliers")
     """Folder for results, scores, metrics, pictures, autoencoders and checkpoints."""
     seed: int = 0
-    """Seed of missing views, outliers, initialisation and the triplet's positives."""
+    """Seed of missing views, outliers, initialisation, order of objects and the triplet's positives."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Several seeds: the table then shows mean and standard deviation. Overrides seed."""
     recipe: Literal["flags", "paper"] = "flags"

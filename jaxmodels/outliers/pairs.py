@@ -21,7 +21,7 @@ from jaxmodels.outliers.neighbours import check_count
 from jaxmodels.outliers.rcpmod import NAMES, Options, rcpmod
 from jaxmodels.outliers.scoring import attribute_scores, fused_scores, mean_over_pairs
 from jaxmodels.training.fit import Fit, fit
-from jaxmodels.training.mesh import fetch
+from jaxmodels.training.mesh import fetch, local_rows
 from jaxmodels.training.optimizer import partitioned
 
 Coders = dict[int, dict[str, Any]]  # view -> {'params': ..., 'stats': ...} of its autoencoder
@@ -109,39 +109,44 @@ def pairs_of(views: int) -> list[tuple[int, int]]:
 
 
 class PairBatches:
-    """Batches of a pair: epochs in one fixed order, as released (NumPy's legacy permutation of seed 1).
+    """Batches of a pair: every epoch all objects that have one of the two views, in a new order.
 
-    The last batch of an epoch is padded, and left out where it would have a single row.
+    The last batch of an epoch is padded, and left out where it would have a single row. The released code has one order
+    for all epochs, so that the few objects of the last batch weigh more than others in every one of them, and are
+    reconstructed best.
     """
 
-    def __init__(self, has: np.ndarray, batch_size: int):
-        """Lays out an epoch.
+    def __init__(self, has: np.ndarray, batch_size: int, *, seed: int | None, rows: Sequence[int] | None = None):
+        """Finds the objects.
 
         Args:
-            has: (N, 2) which object has which view; objects with neither are in no batch.
+            has: (N, 2) which object has which view.
             batch_size: rows.
+            seed: of the orders; None is the released one, NumPy's legacy permutation of seed 1.
+            rows: of a batch that this process reads, all unless given.
         """
-        present = np.flatnonzero(has.any(1))
-        order = present[np.random.RandomState(1).permutation(len(present))].astype(np.int32)
-        parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-        self._parts = [part for part in parts if len(part) > 1]
-        self._size = batch_size
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps per epoch."""
-        return len(self._parts)
+        self._present = np.flatnonzero(has.any(1)).astype(np.int32)
+        self._size, self._seed, self._rows = batch_size, seed, np.arange(batch_size) if rows is None else rows
+        full, rest = divmod(len(self._present), batch_size)
+        self.per_epoch = full + (rest > 1)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step, as `rcpmod` takes it."""
-        epoch, at = divmod(step, len(self._parts))
-        ids, size = self._parts[at], self._size
-        return {
-            "rows": np.pad(ids, (0, size - len(ids))),
-            "weight": (np.arange(size) < len(ids)).astype(np.float32),
-            "epoch": np.full(size, epoch, np.int32),
-            "first": np.full(size, at == 0, np.int32),
+        epoch, at = divmod(step, self.per_epoch)
+        ids = self._order(epoch)[at * self._size : (at + 1) * self._size]
+        whole = {
+            "rows": np.pad(ids, (0, self._size - len(ids))),
+            "weight": (np.arange(self._size) < len(ids)).astype(np.float32),
+            "epoch": np.full(self._size, epoch, np.int32),
+            "first": np.full(self._size, at == 0, np.int32),
         }
+        return {name: value[self._rows] for name, value in whole.items()}
+
+    def _order(self, epoch: int) -> np.ndarray:
+        count = len(self._present)
+        if self._seed is None:
+            return self._present[np.random.RandomState(1).permutation(count)]
+        return self._present[np.random.default_rng((self._seed, epoch)).permutation(count)]
 
 
 @functools.lru_cache(maxsize=32)
@@ -201,7 +206,7 @@ def train_pair(
         pair: which two.
         coders: autoencoders so far; those of the pair are taken from it and put back trained.
         recipe: how.
-        seed: of initialisation and of the triplet's positives.
+        seed: of initialisation, the order of objects and the triplet's positives.
         evaluate: scores of the pair -> metrics.
         evaluate_every: epochs between them; 0 after the last one only.
         **options: of `fit`, such as `workdir`, `resume` and `mesh`.
@@ -209,7 +214,8 @@ def train_pair(
     has = mask[:, pair] > 0
     x = tuple(np.where(has[:, i, None], views[v], 0.0).astype(np.float32) for i, v in enumerate(pair))
     made = built(recipe, (x[0].shape[1], x[1].shape[1]))
-    batches = PairBatches(has, recipe.batch_size)
+    rows = local_rows(options.get("mesh"), recipe.batch_size)
+    batches = PairBatches(has, recipe.batch_size, seed=None if recipe.options.compat else seed, rows=rows)
     key = jax.random.fold_in(jax.random.key(seed), pairs_of(len(views)).index(pair))
     variables = made.init(key, x, has)
     for name, v in zip(NAMES, pair, strict=True):

@@ -44,7 +44,8 @@ class Options(NamedTuple):
         refresh_neighbours: epochs between searches for neighbours among latents; None searches once, at the start.
         refresh_negatives: epochs between searches for the triplet's negatives.
         negative: which neighbour is the negative, 1 the nearest.
-        compat: see `spreading.largest_dot`.
+        compat: quirks of the released code: `spreading.largest_dot`; outside of this file also `PairBatches`' order and
+            `mean_over_pairs`.
     """
 
     neighbours: int = 6
