@@ -85,7 +85,7 @@ def key_of(config: Any, problem: outlier_data.Problem, method: str, seed: int) -
 
 
 def accuracy(config: Any, problem: outlier_data.Problem, method: str, seed: int, file: Path) -> None:
-    """Computes one run, pair by pair, unless the file has it; finished pairs are kept in the file too."""
+    """Computes one run, all of its pairs, unless the file has it."""
     key = key_of(config, problem, method, seed)
     done = [row for row in read_results(file) if all(row.get(k) == v for k, v in key.items())]
     if any("auc" in row for row in done):

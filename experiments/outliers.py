@@ -101,7 +101,7 @@ class Config:
     impute_from: int | None = None
     """Epoch from which objects with a missing view take part in the contrast, latents imputed; 50, and -1 never."""
     refresh_neighbours: int | None = None
-    """Epochs between searches for neighbours among latents; 50, and -1 searches once."""
+    """Epochs between searches for neighbours among latents; 50, and -1 searches once, at the start."""
     refresh_negatives: int | None = None
     """Epochs between searches for the triplet's negatives; 5."""
     negative: int | None = None

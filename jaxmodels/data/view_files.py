@@ -4,7 +4,7 @@ import csv
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.io
@@ -59,10 +59,10 @@ def mat_views(file: Path | str) -> ViewData:
         ValueError: a missing, damaged or newer file, other names, or views of different lengths.
     """
     file = Path(file)
+    if not file.is_file():
+        raise ValueError(f"{file}: found no such file")
     try:
         found = scipy.io.loadmat(file)
-    except FileNotFoundError:
-        raise ValueError(f"{file}: found no such file") from None
     except NotImplementedError:
         raise ValueError(f"{file}: found MATLAB 7.3 (HDF5), expected an older version: save it with -v7") from None
     except (ValueError, TypeError, KeyError, OSError, EOFError, MatReadError, zlib.error) as error:
@@ -140,7 +140,7 @@ def _numbered(found, patterns: Sequence[str], first: int) -> list[np.ndarray]:
     return parts
 
 
-def _dense(file: Path, v: int, x: np.ndarray) -> np.ndarray:
+def _dense(file: Path, v: int, x: Any) -> np.ndarray:
     x = x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)
     if x.dtype.kind not in "biuf" or x.ndim != 2 or not x.size:
         raise ValueError(f"{file}: view {v}: found {x.dtype} {x.shape}, expected numbers (objects, features)")

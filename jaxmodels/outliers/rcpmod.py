@@ -108,6 +108,10 @@ def check_options(options: Options) -> None:
         raise ValueError(f"contrast: found '{options.contrast}', expected one of {', '.join(CONTRASTS)}")
     if unknown := set(options.spread) - {"triplet", "uniform"}:
         raise ValueError(f"spread: found '{sorted(unknown)[0]}', expected some of triplet, uniform")
+    if options.refresh_neighbours is not None and options.refresh_neighbours < 1:
+        raise ValueError(f"refresh_neighbours: found {options.refresh_neighbours}, expected at least 1, or None")
+    if options.schedule_epochs is not None:
+        ramp(peak=options.warmup_peak, end=options.spreading_weight, epochs=options.schedule_epochs)
     if not 0 < options.share <= 1:
         raise ValueError(f"share: found {options.share}, expected more than 0 and at most 1")
 
