@@ -145,10 +145,11 @@ def case_of(config: Any, problem: Problem, seed: int) -> Case:
     if config.outliers != "inject":
         kind = data.classes if config.outliers == "labelled" else None
         return Case(masked_minmax(data.views, data.mask), data.mask, kind, ("normal", "outlier"))
+    assert data.classes is not None  # `chosen` has asked for them
     random = np.random.RandomState(seed)
     mask = data.mask
     if mask.all():
-        mask = view_mask(*mask.shape, config.missing_rate, random)
+        mask = view_mask(len(mask), len(data.views), config.missing_rate, random)
     found = inject_outliers(
         [global_minmax(x) for x in data.views],
         data.classes,

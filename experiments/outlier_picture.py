@@ -75,7 +75,7 @@ def histogram(axes: Axes, setup: Setup, name: str, seed: int) -> None:
     case, scores = case_of(setup.config, setup.problem, seed), read_scores(setup, name, seed)
     kind = np.zeros(len(scores), int) if case.kind is None else case.kind
     kinds = ("all",) if case.kind is None else case.kinds
-    edges = np.linspace(scores.min(), scores.max() + 1e-9, 49)
+    edges = np.linspace(scores.min(), scores.max() + 1e-9, 49).tolist()
     groups = [scores[kind == i] for i in range(len(kinds))]
     labels = [f"{each} ({len(group)})" for each, group in zip(kinds, groups, strict=True)]
     colors = [COLORS.get(each, "#4f6d8f") for each in kinds]
@@ -102,9 +102,16 @@ def comparison(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str
         stats = [mean_and_deviation(row["auc"] if g == "all" else row["kinds"][g] for row in results) for g in groups]
         places = [i + (j - (len(rows) - 1) / 2) * width for i in range(len(groups))]
         errors = [deviation for _, deviation in stats]
-        style = dict(yerr=errors, capsize=2, error_kw={"linewidth": 0.8}) if len(results) > 1 else {}
+        style: dict[str, Any] = {"yerr": errors, "capsize": 2, "error_kw": {"linewidth": 0.8}}
         color = METHOD_COLORS[j % len(METHOD_COLORS)]
-        axes.bar(places, [mean for mean, _ in stats], width * 0.92, color=color, label=name, **style)
+        axes.bar(
+            places,
+            [mean for mean, _ in stats],
+            width * 0.92,
+            color=color,
+            label=name,
+            **(style if len(results) > 1 else {}),
+        )
         for place, (mean, deviation) in zip(places, stats, strict=True):
             axes.text(place, mean + deviation + 0.8, f"{mean:.0f}", ha="center", fontsize=6.5, color="#444444")
     axes.axhline(50, color="#888888", linewidth=0.8, linestyle=":")

@@ -8,7 +8,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,7 +214,7 @@ def read_scores(setup: Setup, name: str, seed: int) -> np.ndarray:
     return np.array([found[each] for each in setup.problem.data.ids])
 
 
-def history(setup: Setup, seed: int) -> list[Mapping[str, Any]]:
+def history(setup: Setup, seed: int) -> Sequence[Mapping[str, Any]]:
     """Logged rows of a run of RCPMOD, its pairs one after another."""
     folder, views = run_folder(setup, "rcpmod", seed), len(setup.problem.data.views)
     if views == 2:

@@ -50,7 +50,7 @@ def show(setup: Setup, rows: Rows) -> None:
     known = next(iter(rows.values()))[0]["auc"] is not None
     found = next(iter(rows.values()))[0]["kinds"]
     kinds = [kind for kind in (*KINDS, "outlier") if kind in found]
-    title = f"ROC-AUC, %{spread}\neach kind against the normal objects" if known else "outliers unknown: scores alone"
+    title = f"ROC-AUC, %{spread}\neach kind against the normal objects" if known else "scores alone"
     table = Table(title=f"{setup.problem.name}: {title}")
     for column in ("method", *(("all", *kinds) if known else ()), "s"):
         table.add_column(column, justify="left" if column == "method" else "right")

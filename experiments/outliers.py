@@ -170,7 +170,7 @@ def main(config: Config) -> None:
     folder = outlier_runs.method_folder(setup, config.method)
     if processes.is_main() and config.picture:
         outlier_tables.draw(folder / "summary.png", setup, rows, seeds(config)[0])
-    console.print(f"Picture, scores and autoencoders: {folder}  ({time.perf_counter() - started:.0f} s in all)")
+    console.print(f"Scores, and what else there is: {folder}  ({time.perf_counter() - started:.0f} s in all)")
 
 
 def seeds(config: Config) -> tuple[int, ...]:

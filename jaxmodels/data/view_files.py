@@ -133,7 +133,7 @@ def csv_views(folder: Path | str) -> ViewData:
 
 
 def _numbered(found, patterns: Sequence[str], first: int) -> list[np.ndarray]:
-    parts = []
+    parts: list[np.ndarray] = []
     for pattern in patterns:
         while pattern.format(first + len(parts)) in found:
             parts.append(found[pattern.format(first + len(parts))])

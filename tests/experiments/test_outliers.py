@@ -102,8 +102,10 @@ def test_data_may_lack_views_and_labels_of_their_own(tmp_path, capsys):
         lines = [",".join(f"{x:.3f}" for x in random.random(width)) for _ in range(60)]
         lines[7 if name == "a" else 9] = ""
         (tables_of / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    (row, *_) = run(tmp_path / "runs", tmp_path, dataset="mine", outliers="unknown", method="lof", references=False)
-    assert row["auc"] is None and row["kinds"] == {} and "outliers unknown" in capsys.readouterr().out
+    flags = dict(data_dir=tmp_path, dataset="mine", outliers="unknown", method="lof", references=False, picture=False)
+    outliers.main(outliers.Config(workdir=tmp_path / "runs", seeds=(1,), **flags))
+    (row,) = read_results(tmp_path / "runs" / "results.jsonl")
+    assert row["auc"] is None and row["kinds"] == {} and "scores alone" in capsys.readouterr().out
     (scores,) = (tmp_path / "runs").glob("mine-lof-*/seed1/scores.csv")
     assert scores.read_text().splitlines()[0] == "id,score" and len(scores.read_text().splitlines()) == 61
     (tables_of / "labels.csv").write_text("\n".join("1" if i < 5 else "0" for i in range(60)) + "\n")
