@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from experiments import outlier_picture
 from experiments.outlier_data import case_of
 from experiments.outlier_methods import METHODS, recipe_of
-from experiments.outlier_runs import Setup
+from experiments.outlier_runs import Setup, read_scores
 from jaxmodels.data.view_outliers import KINDS
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.pictures import save_figure
@@ -33,6 +34,8 @@ def headline(setup: Setup) -> None:
         found = ", ".join(f"{int((case.kind == i).sum())} {name}" for i, name in enumerate(case.kinds))
         lacking = int((~(case.mask > 0).all(1)).sum())
         print(f"Outliers are put in: {found}; {lacking} of {len(case.mask)} objects lack a view.", highlight=False)
+    if config.outliers == "unknown":
+        print("Outliers are not known: scores alone.", highlight=False)
     if config.method == "rcpmod" or config.references:
         recipe = recipe_of(config, problem.name)
         widths = "-".join(map(str, (*recipe.hidden, recipe.latent)))
@@ -67,6 +70,11 @@ def show(setup: Setup, rows: Rows) -> None:
             error, contrast = (_cell([row[key] for row in trained]) for key in ("auc_error", "auc_contrast"))
             line += f" Its two terms alone: reconstruction {error}, disagreement {contrast}."
         setup.console.print(line, highlight=False)
+    if not known:
+        seed = (config.seeds or (config.seed,))[0]
+        scores, ids = read_scores(setup, config.method, seed), setup.problem.data.ids
+        first = ", ".join(f"{ids[i]} ({scores[i]:.2f})" for i in np.argsort(-scores)[:10])
+        setup.console.print(f"Most outlying by {config.method}, seed {seed}: {first}", highlight=False)
     peak = show_bytes(max(row["peak_bytes"] for results in rows.values() for row in results))
     setup.console.print(f"Peak memory: {peak}.", highlight=False)
 

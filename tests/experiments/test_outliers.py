@@ -105,9 +105,11 @@ def test_data_may_lack_views_and_labels_of_their_own(tmp_path, capsys):
     flags = dict(data_dir=tmp_path, dataset="mine", outliers="unknown", method="lof", references=False, picture=False)
     outliers.main(outliers.Config(workdir=tmp_path / "runs", seeds=(1,), **flags))
     (row,) = read_results(tmp_path / "runs" / "results.jsonl")
-    assert row["auc"] is None and row["kinds"] == {} and "scores alone" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert row["auc"] is None and row["kinds"] == {} and "Outliers are not known: scores alone" in printed
     (scores,) = (tmp_path / "runs").glob("mine-lof-*/seed1/scores.csv")
-    assert scores.read_text().splitlines()[0] == "id,score" and len(scores.read_text().splitlines()) == 61
+    lines = scores.read_text().splitlines()
+    assert lines[0] == "id,score" and len(lines) == 61 and f"seed 1: {lines[1].split(',')[0]} (" in printed
     (tables_of / "labels.csv").write_text("\n".join("1" if i < 5 else "0" for i in range(60)) + "\n")
     labelled = dataclasses.replace(QUICK, data_dir=tables_of, dataset="", outliers="labelled")
     case = outlier_data.case_of(labelled, outlier_data.load(labelled), 0)

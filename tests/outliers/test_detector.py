@@ -3,6 +3,7 @@
 import inspect
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -14,6 +15,7 @@ from sklearn.utils.estimator_checks import (
 
 import jaxmodels as jm
 from jaxmodels.outliers import PartialMultiViewOutlierDetector
+from jaxmodels.outliers.autoencoder import AutoEncoder
 from jaxmodels.outliers.pairs import train_pairs
 from jaxmodels.outliers.rcpmod import Options
 from tests.outliers.tiny import RECIPE, tiny
@@ -72,6 +74,46 @@ def test_training_objects_score_nearly_the_same_when_taken_for_new(data, fitted)
     # One by one or all at once: newcomers do not see each other.
     few = -fitted.score_samples([x[5:9] for x in views], mask[5:9])
     np.testing.assert_allclose(few, -fitted.score_samples(views, mask)[5:9], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lacking", [None, 0, 1])
+def test_a_new_object_scores_by_the_formulas(data, fitted, lacking):
+    views, _ = data
+    (pair,) = fitted.pairs_
+    params, state, ranges = pair.variables["params"], pair.variables["state"], pair.ranges
+
+    def coder(v, x, method):
+        made = AutoEncoder((views[v].shape[1], 8, 4))
+        return np.asarray(
+            made.apply({"params": params[f"view{v + 1}"]}, jnp.asarray(x, jnp.float32), method=method), np.float64
+        )
+
+    def unit(z):
+        return z / np.linalg.norm(z, axis=-1, keepdims=True)
+
+    def scaled(x, limits):
+        return (x - limits[0]) / (limits[1] - limits[0])
+
+    has = state["has"]
+    known = [coder(v, state["views"][v], "encode") for v in (0, 1)]
+    own = [unit(np.where(has[:, [v]], known[v], known[v][state["near"][v]].mean(1))) for v in (0, 1)]
+    x = [((views[v][40] + views[v][41]) / 2 - fitted.limits_[v][0]) / fitted.limits_[v][1] for v in (0, 1)]
+    z = [coder(v, x[v], "encode") for v in (0, 1)]
+    errors = []
+    for v in (0, 1):
+        made = coder(v, z[v], "decode")
+        errors.append(scaled(((made - x[v]) ** 2).sum(), ranges.errors[v]))
+    if lacking is not None:
+        other = 1 - lacking
+        both = np.flatnonzero(has.all(1))
+        near = both[np.argsort(((known[other][both] - z[other]) ** 2).sum(1))[:3]]
+        z[lacking], errors[lacking] = known[lacking][near].mean(0, keepdims=True), errors[other]
+    a, b = unit(z[0])[0], unit(z[1])[0]
+    terms = [np.log(np.exp(2 * a @ b) + sum(np.exp(2 * k @ one).sum() for k in own)) - 2 * a @ b for one in (a, b)]
+    expected = 0.6 * scaled(sum(errors), ranges.error) + scaled(np.mean(terms), ranges.contrast)
+    new = [np.full((1, views[v].shape[1]), np.nan) if v == lacking else (views[v][[40]] + views[v][[41]]) / 2
+           for v in (0, 1)]  # fmt: skip
+    assert -fitted.score_samples(new)[0] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_scores_are_those_of_the_method_on_scaled_views(data, fitted):
