@@ -25,25 +25,17 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments import outlier_data, outliers
+from experiments import outlier_data, outlier_runs, outliers
 from experiments.outlier_methods import METHODS, concatenated, recipe_of
 from experiments.outlier_runs import judged
-from jaxmodels.outliers.pairs import (
-    Coders,
-    PairBatches,
-    Scores,
-    built,
-    check_data,
-    merge_scores,
-    pair_scores,
-    pairs_of,
-    train_pair,
-)  # fmt: skip
+from jaxmodels.outliers.pairs import PairBatches, built, check_data, pair_scores, pairs_of
 from jaxmodels.training.memory import reuse_freed_memory
+from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.results import add_result, read_results
 from jaxmodels.training.state import begin, train_step, variables_of
 
 # One finished run of the released code at hidden width 256, seed 1, float64 (the row order was another one).
+EVERY = 5  # epochs between evaluations, as released
 ANCHOR = {"landuse21": {10: 76.6, 30: 95.1, 50: 96.4, 80: 98.9, 100: 98.8, 115: 98.76}}
 
 
@@ -64,7 +56,7 @@ def main() -> None:
     for dataset in a.datasets:
         config = outliers.Config(
             dataset=dataset, data_dir=a.data_dir, recipe="paper", epochs=a.epochs,
-            hidden=None if a.hidden is None else tuple(a.hidden),
+            hidden=None if a.hidden is None else tuple(a.hidden), evaluate_every=EVERY, resume=True,
         )  # fmt: skip
         problem = outlier_data.load(config)
         if "speed" in a.parts:
@@ -85,15 +77,19 @@ def key_of(config: Any, problem: outlier_data.Problem, method: str, seed: int) -
 
 
 def accuracy(config: Any, problem: outlier_data.Problem, method: str, seed: int, file: Path) -> None:
-    """Computes one run, all of its pairs, unless the file has it."""
+    """Computes one run unless the file has it; finished pairs of views lie beside the file and are not done again."""
     key = key_of(config, problem, method, seed)
     done = [row for row in read_results(file) if all(row.get(k) == v for k, v in key.items())]
-    if any("auc" in row for row in done):
+    if done:
         return
     case, started, used = outlier_data.case_of(config, problem, seed), time.time(), time.process_time()
     detect, trace = METHODS[method].scores, {}
     if detect is None:
-        scores, trace = train(config, problem, case, seed)
+        setup = outlier_runs.Setup(config, problem, Console(quiet=True), [])
+        folder = file.with_suffix("") / outlier_runs.run_folder(setup, method, seed).relative_to(config.workdir)
+        check_data(case.views, case.mask, recipe_of(config, problem.name))
+        scores, _ = outlier_runs.train(setup, case, seed, folder)
+        trace = traced(folder, len(case.views))
     else:
         scores = detect(concatenated(case.views, case.mask), seed)
     row = {**key, **judged(case, scores), "trace": trace}
@@ -103,28 +99,13 @@ def accuracy(config: Any, problem: outlier_data.Problem, method: str, seed: int,
     print(f"{problem.name} {method} seed {seed}: {row['auc']:.2f} ({kinds}), {row['cpu_seconds']} CPU s", flush=True)
 
 
-def train(
-    config: Any, problem: outlier_data.Problem, case: outlier_data.Case, seed: int
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Scores by RCPMOD, and the area under the curve as training went (after each pair where there are several)."""
-    recipe = recipe_of(config, problem.name)
-    check_data(case.views, case.mask, recipe)
-    coders: Coders = {}
-    found: list[Scores] = []
-    trace: dict[str, float] = {}
-    several = len(case.views) > 2
-    for pair in pairs_of(len(case.views)):
-        made = train_pair(
-            case.views, case.mask, pair, coders, recipe=recipe, seed=seed,
-            evaluate=None if several else lambda s: {"auc": judged(case, s.total)["auc"]}, evaluate_every=5,
-        )  # fmt: skip
-        found.append(made.scores)
-        if several:
-            trace[f"{pair[0]}-{pair[1]}"] = judged(case, merge_scores(found, recipe))["auc"]
-        else:
-            steps = PairBatches(case.mask > 0, recipe.batch_size, seed=None).per_epoch
-            trace = {str(row["step"] // steps): row["auc"] for row in made.fitted.history if "auc" in row}
-    return merge_scores(found, recipe), trace
+def traced(folder: Path, views: int) -> dict[str, float]:
+    """The area under the curve as training went: every fifth epoch, or after each pair where there are several."""
+    if views == 2:
+        found = [row["auc"] for row in read_metrics(folder / "metrics.jsonl") if "auc" in row]
+        return {str(EVERY * (i + 1)): value for i, value in enumerate(found)}
+    pairs = {f"{a}-{b}": read_metrics(folder / f"pair{a}-{b}" / "metrics.jsonl") for a, b in pairs_of(views)}
+    return {name: rows[-1]["auc"] for name, rows in pairs.items()}
 
 
 def table(config: Any, problem: outlier_data.Problem, methods: list[str], seeds: list[int], file: Path) -> None:

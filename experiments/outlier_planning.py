@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from rich.console import Console
 
@@ -11,8 +12,9 @@ from experiments.outlier_data import Problem
 from experiments.outlier_methods import recipe_of
 from jaxmodels.outliers.pairs import built, pairs_of
 from jaxmodels.planning.plan import show
-from jaxmodels.planning.training import Plans, plan_method, plan_train
+from jaxmodels.planning.training import Plans, placed_on, plan_train
 from jaxmodels.training.metrics import write_text
+from jaxmodels.training.state import variables_of
 
 
 def run(config: Any, problem: Problem, console: Console) -> None:
@@ -36,15 +38,15 @@ def run(config: Any, problem: Problem, console: Console) -> None:
             key, {"views": views, "has": jnp.ones((objects, 2), bool), "batch_size": recipe.batch_size}
         )
 
-    compiled = plan_method if config.plan_steps == "both" else plan_train
+    method = made.method._replace(init=shapes_alone)
+    where = {"chips": config.plan, "batch_size": recipe.batch_size, "mesh": config.mesh or "data:-1"}
     try:
-        plans = compiled(
-            made.method._replace(init=shapes_alone, predict=_scored(made.method)),
-            made.optimizer,
-            chips=config.plan,
-            batch_size=recipe.batch_size,
-            mesh=config.mesh or "data:-1",
-        )
+        plans: Any = plan_train(method, made.optimizer, **where)
+        if config.plan_steps == "both":
+            steps = placed_on(method, made.optimizer, **where)
+            scored = jax.jit(lambda variables, rows: method.predict(variables, {"rows": rows}))
+            variables = variables_of(steps.ts, steps.frozen)
+            plans = Plans(plans, steps.plan(scored, variables, steps.batch["rows"]))
     except ImportError as error:
         raise ValueError(f"--plan={config.plan}: {error}") from None
     sizes = f"{objects:,} objects, views of {widths[0]} and {widths[1]} features"
@@ -56,8 +58,3 @@ def run(config: Any, problem: Problem, console: Console) -> None:
         write_text(config.plan_out, json.dumps(found if "train" in found else {"train": found}, indent=1) + "\n")
     if not plans.fits:
         raise DoesNotFit(f"--plan={config.plan}: rcpmod on {sizes} does not fit")
-
-
-def _scored(method):
-    """`predict` of the rows of a training batch, without what only training reads."""
-    return lambda variables, batch: method.predict(variables, {"rows": batch["rows"]})
