@@ -67,13 +67,10 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
         limits_: per view the minimum and the range by which it is scaled.
         pairs_: what scores new objects.
 
-    >>> random = np.random.default_rng(0)
-    >>> hidden = random.random((80, 2))
-    >>> views = [hidden @ random.random((2, 5)), hidden @ random.random((2, 4))]
-    >>> views[1][7] = np.nan  # object 7 lacks its second view
-    >>> found = PartialMultiViewOutlierDetector(epochs=1, hidden=(8,), latent=4, random_state=0).fit(views)
-    >>> found.predict(views).shape, found.n_features_in_
-    ((80,), 9)
+    Example (not run as a test, for it compiles a training step):
+        detector = PartialMultiViewOutlierDetector(contamination=0.05, random_state=0)
+        detector.fit([audio, text], mask)
+        outliers = detector.predict([new_audio, new_text]) == -1
     """
 
     def __init__(
