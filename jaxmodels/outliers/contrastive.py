@@ -4,6 +4,8 @@ Rows a_i and b_i of unit length are a positive pair; all other rows of both view
 the rows of a memory bank in the outlier-aware form: `l_i = logsumexp(all logits) - logit of the partner`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -49,26 +51,44 @@ def terms(
     def of(own, other):
         def rows(z, at):
             """Terms of the rows `at`, which are z."""
-            partner = at[:, None] == jnp.arange(len(own))[None]
-            same = jnp.einsum("rl,bl->rb", z, own, precision=EXACT) / temperature
-            cross = jnp.einsum("rl,bl->rb", z, other, precision=EXACT) / temperature
-            positive = jnp.where(partner, cross, 0.0).sum(1)
-            if positive_weight is not None:
-                positive = positive * positive_weight[at]
-            cross = jnp.where(partner, positive[:, None], jnp.where(there[None], cross, -jnp.inf))
-            logits = [jnp.where(there[None] & ~partner, same, -jnp.inf), cross]
-            if bank is not None:
-                more = jnp.einsum("rl,ql->rq", z, bank, precision=EXACT) / temperature
-                logits.append(more if bank_counted is None else jnp.where(bank_counted[None], more, -jnp.inf))
-            return jax.nn.logsumexp(jnp.concatenate(logits, axis=1), axis=1) - positive
+            same, cross = _logits(z, own, temperature), _logits(z, other, temperature)
+            return _terms(same, cross, at, there, positive_weight, *_negatives(z))
 
         ids = jnp.arange(len(own))
-        if block is None:
-            return rows(own, ids)
         chunks = jnp.pad(ids, (0, -len(own) % block)).reshape(-1, block)  # padding repeats row 0
         return jax.lax.map(lambda at: rows(own[at], at), chunks).reshape(-1)[: len(own)]
 
-    return jnp.stack([of(a, b), of(b, a)])
+    def _negatives(z):
+        if bank is None:
+            return ()
+        more = _logits(z, bank, temperature)
+        return (more if bank_counted is None else jnp.where(bank_counted[None], more, -jnp.inf),)
+
+    if block is not None:
+        return jnp.stack([of(a, b), of(b, a)])
+    cross = _logits(a, b, temperature)  # of both directions
+    each = [(_logits(a, a, temperature), cross, a), (_logits(b, b, temperature), cross.T, b)]
+    ids = jnp.arange(len(a))
+    return jnp.stack([_terms(s, c, ids, there, positive_weight, *_negatives(z)) for s, c, z in each])
+
+
+def _logits(a, b, temperature):
+    return jnp.einsum("il,jl->ij", a, b, precision=EXACT) / temperature
+
+
+def _terms(same, cross, at, there, positive_weight, *more):
+    """Of the rows `at`: logits (r, b) with their own view and the other, and with a bank."""
+    partner = at[:, None] == jnp.arange(same.shape[1])[None]
+    positive = jnp.where(partner, cross, 0.0).sum(1)
+    if positive_weight is not None:
+        positive = positive * positive_weight[at]
+    same = jnp.where(there[None] & ~partner, same, -jnp.inf)
+    cross = jnp.where(partner, positive[:, None], jnp.where(there[None], cross, -jnp.inf))
+    parts = (same, cross, *more)
+    # By hand and not of one concatenated matrix, which would be written and read once more.
+    high = jax.lax.stop_gradient(functools.reduce(jnp.maximum, [part.max(1) for part in parts]))
+    total = sum(jnp.exp(part - high[:, None]).sum(1) for part in parts)
+    return jnp.log(total) + high - positive
 
 
 def nt_xent(
@@ -89,7 +109,12 @@ def nt_xent(
 
 
 def contrast_scores(
-    a: Float[Array, "n l"], b: Float[Array, "n l"], *, temperature: float = 0.5, block: int = 512
+    a: Float[Array, "n l"],
+    b: Float[Array, "n l"],
+    *,
+    temperature: float = 0.5,
+    counted: Bool[Array, " n"] | None = None,
+    block: int = 512,
 ) -> Float[Array, " n"]:
     """How badly the views of each object agree, among all objects: the mean of its two terms.
 
@@ -97,6 +122,7 @@ def contrast_scores(
         a: unit rows of the first view.
         b: unit rows of the second.
         temperature: see `terms`.
+        counted: objects that are there; see `terms`.
         block: objects worked on at once; the 2n x 2n logits are never there as a whole.
     """
-    return terms(a, b, temperature=temperature, block=block).mean(0)
+    return terms(a, b, temperature=temperature, counted=counted, block=block).mean(0)

@@ -51,12 +51,19 @@ def _of_view(own, other, has_own, has_other, count, block):
     return jax.lax.map(one, ids, batch_size=block)
 
 
-def check_count(has: Bool[np.ndarray, "n 2"], count: int) -> None:
-    """Raises ValueError unless every object finds `count` neighbours in both views; on the host."""
+def check_count(has: Bool[np.ndarray, "n 2"], count: int, what: str = "the neighbours asked for") -> None:
+    """Raises ValueError unless every object finds `count` neighbours in both views; on the host.
+
+    Args:
+        has: which object has which view; objects with neither are nobody's neighbours and need none.
+        count: k.
+        what: k is, for the message.
+    """
+    has = has[has.any(1)]
     both = int((has[:, 0] & has[:, 1]).sum())
     for v in (0, 1):
         own = int(has[:, v].sum())
         if own <= count:
-            raise ValueError(f"view {v}: {own} objects have it, expected more than {count}, the neighbours asked for")
+            raise ValueError(f"view {v}: {own} objects have it, expected more than {count}, {what}")
         if both < count and not bool(has[:, v].all()):
-            raise ValueError(f"{both} objects have both views, expected at least {count}, the neighbours asked for")
+            raise ValueError(f"{both} objects have both views, expected at least {count}, {what}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmodels.method import Aux, Mean, Method
@@ -43,7 +44,8 @@ class Options(NamedTuple):
         refresh_neighbours: epochs between searches for neighbours among latents; None searches once, at the start.
         refresh_negatives: epochs between searches for the triplet's negatives.
         negative: which neighbour is the negative, 1 the nearest.
-        compat: see `spreading.largest_dot`.
+        compat: quirks of the released code: `spreading.largest_dot`; outside of this file also `PairBatches`' order and
+            `mean_over_pairs`.
     """
 
     neighbours: int = 6
@@ -78,6 +80,22 @@ class Lists(NamedTuple):
     far: Int[Array, "2 n"]
 
 
+class Others(NamedTuple):
+    """Latents, in one view, of the objects that a batch's rows are compared with.
+
+    Attributes:
+        near: (k, B, L), of their neighbours.
+        raw: (B, L), of the triplet's positives.
+        far: (B, L), of its negatives.
+        bank: (Q, L), of the bank.
+    """
+
+    near: Float[Array, "k b l"]
+    raw: Float[Array, "b l"]
+    far: Float[Array, "b l"]
+    bank: Float[Array, "q l"]
+
+
 def check_options(options: Options) -> None:
     """Raises ValueError for an option without meaning."""
     least = {"neighbours": 1, "bank": 1, "refresh_negatives": 1, "negative": 1}
@@ -90,6 +108,10 @@ def check_options(options: Options) -> None:
         raise ValueError(f"contrast: found '{options.contrast}', expected one of {', '.join(CONTRASTS)}")
     if unknown := set(options.spread) - {"triplet", "uniform"}:
         raise ValueError(f"spread: found '{sorted(unknown)[0]}', expected some of triplet, uniform")
+    if options.refresh_neighbours is not None and options.refresh_neighbours < 1:
+        raise ValueError(f"refresh_neighbours: found {options.refresh_neighbours}, expected at least 1, or None")
+    if options.schedule_epochs is not None:
+        ramp(peak=options.warmup_peak, end=options.spreading_weight, epochs=options.schedule_epochs)
     if not 0 < options.share <= 1:
         raise ValueError(f"share: found {options.share}, expected more than 0 and at most 1")
 
@@ -118,7 +140,8 @@ def rcpmod(
 
     Returns:
         A Method; `predict` gives 'error' (r, 2) squared reconstruction errors (NaN where the view is missing) and
-        'contrast' (r,) of the objects 'rows', among all objects.
+        'contrast' (r,) of the objects 'rows', among all objects. Objects with neither view belong to other pairs: they
+        take part in nothing, and both are NaN.
 
     Raises:
         ValueError: widths or options without meaning.
@@ -141,7 +164,8 @@ def rcpmod(
         lists = Lists(raw, raw, neighbours(views, has, chosen.negative)[:, :, -1])
         rows = int(batch.get("batch_size", 256))
         bank = new_bank(chosen.bank, rows, chosen.share, tuple(x.shape[1] for x in views), views[0].dtype)
-        state = {"views": views, "has": has, "lists": lists, "bank": bank, "stats": stats, "key": key}
+        state = {"views": views, "has": has, "lists": lists, "bank": bank, "stats": stats}
+        state["key"] = jax.random.key_data(key)  # a checkpoint holds plain numbers
         return {"params": params, "state": state}
 
     def encode(params, stats, v, x):
@@ -187,29 +211,29 @@ def rcpmod(
             latents.append(z)
             parts[f"reconstruction{v + 1}"] = _mean(((made - views[v]) ** 2).sum(1), has[:, v])
             stats[NAMES[v]] = jax.lax.stop_gradient(moved.get("stats", {}))
-        near = tuple(encode(params, state["stats"], v, state["views"][v][lists.near[v][rows]]) for v in (0, 1))
+        others = tuple(of_others(params, state, v, lists, rows, column) for v in (0, 1))
+        near = tuple(each.near for each in others)
 
         impute = epoch >= chosen.impute_from if chosen.impute_from is not None else jnp.array(False)
         used = jnp.where(impute, weight, has[:, 0] & has[:, 1])
-        filled = tuple(unit(jnp.where((impute & ~has[:, v])[:, None], near[v].mean(1), latents[v])) for v in (0, 1))
+        filled = tuple(unit(jnp.where((impute & ~has[:, v])[:, None], near[v].mean(0), latents[v])) for v in (0, 1))
         bank = state["bank"]
         if chosen.contrast != "none":
-            parts["contrast"] = nt_xent(*filled, counted=used, temperature=chosen.temperature, **of_bank(params, state))
+            parts["contrast"] = nt_xent(*filled, counted=used, temperature=chosen.temperature, **of_bank(bank, others))
         if chosen.contrast == "outlier_aware":
             agreement = jax.lax.stop_gradient((filled[0] * filled[1]).sum(1))
             bank = push(bank, views, agreement, used, share=chosen.share)
         if chosen.neighbour_weight:
-            aligned = [
-                nt_xent(unit(near[0][:, j]), unit(near[1][:, j]), counted=weight, temperature=chosen.temperature)
-                for j in range(chosen.neighbours)
-            ]
-            parts["neighbours"] = sum(aligned) / chosen.neighbours
+            # One after another: side by side they would outgrow a core's cache, and compile longer.
+            aligned = jax.lax.map(
+                lambda pair: nt_xent(*pair, counted=weight, temperature=chosen.temperature),
+                (unit(near[0]), unit(near[1])),
+            )
+            parts["neighbours"] = aligned.mean()
         for v in (0, 1):
             z, count = latents[v], has[:, v]
             if "triplet" in chosen.spread:
-                ids = jnp.stack([lists.raw[v][rows, column], lists.far[v][rows]])
-                near_by, far_off = encode(params, state["stats"], v, state["views"][v][ids])
-                parts[f"triplet{v + 1}"] = triplet(z, near_by, far_off, count)
+                parts[f"triplet{v + 1}"] = triplet(z, others[v].raw, others[v].far, count)
             if "uniform" in chosen.spread:
                 parts[f"uniform{v + 1}"] = uniform(z, count, compat=chosen.compat)
         spread = _spread(chosen, epoch)
@@ -221,14 +245,22 @@ def rcpmod(
         after = state | {"lists": lists, "bank": jax.lax.stop_gradient(bank), "stats": stats}
         return total, Aux(after, metrics)
 
-    def of_bank(params, state) -> dict[str, Any]:
-        """The bank's objects, encoded now, as options of the contrast."""
+    def of_others(params, state, v, lists, rows, column) -> Others:
+        """Latents of all objects that the rows are compared with, encoded in one go."""
+        views, bank = state["views"][v], state["bank"].views[v]
+        ids = [lists.near[v][rows].T.reshape(-1), lists.raw[v][rows, column], lists.far[v][rows]]
+        sizes = [len(each) for each in ids]
+        x = jnp.concatenate([views[jnp.concatenate(ids)], bank.reshape(-1, bank.shape[-1])])
+        near, raw, far, kept = jnp.split(encode(params, state["stats"], v, x), np.cumsum(sizes).tolist())
+        return Others(near.reshape(chosen.neighbours, len(rows), -1), raw, far, kept)
+
+    def of_bank(bank: Bank, others: tuple[Others, Others]) -> dict[str, Any]:
+        """The bank's objects as options of the contrast."""
         if chosen.contrast == "plain":
             return {}
-        bank: Bank = state["bank"]
-        both = [unit(encode(params, state["stats"], v, bank.views[v]).reshape(-1, widths[v][-1])) for v in (0, 1)]
         there = bank.counted.reshape(-1)
-        return {"bank": jnp.concatenate(both), "bank_counted": jnp.concatenate([there, there])}
+        kept = jnp.concatenate([unit(each.bank) for each in others])
+        return {"bank": kept, "bank_counted": jnp.concatenate([there, there])}
 
     def predict(variables, batch):
         params, state = variables["params"], variables["state"]
@@ -240,7 +272,9 @@ def rcpmod(
             errors.append(jnp.where(has[:, v], ((made - state["views"][v]) ** 2).sum(1), jnp.nan))
             filled = z[state["lists"].near[v]].mean(1)
             latents.append(unit(jnp.where(has[:, v, None], z, filled)))
-        contrast = contrast_scores(*latents, temperature=chosen.temperature)
+        there = has.any(1)
+        contrast = contrast_scores(*latents, temperature=chosen.temperature, counted=there)
+        contrast = jnp.where(there, contrast, jnp.nan)
         return {"error": jnp.stack(errors, 1)[rows], "contrast": contrast[rows]}
 
     def abstract(rows):
@@ -255,7 +289,7 @@ NAMES = ("view1", "view2")
 
 def _columns(key, epoch, objects: int, k: int) -> Int[Array, " n"]:
     """Which raw neighbour of each object is the positive of this epoch, in both views."""
-    return jax.random.randint(jax.random.fold_in(key, epoch), (objects,), 0, k)
+    return jax.random.randint(jax.random.fold_in(jax.random.wrap_key_data(key), epoch), (objects,), 0, k)
 
 
 def _spread(options: Options, epoch) -> jax.Array:
