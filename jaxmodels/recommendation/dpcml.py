@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.recommendation.distances import nearest, to_catalogue
-from jaxmodels.recommendation.diversity import pair_regulariser, paper_regulariser
+from jaxmodels.recommendation.diversity import pair_regulariser, paper_regulariser, parts
 from jaxmodels.recommendation.known import Known, popular_others, popularity_of, uniform_others
 from jaxmodels.recommendation.norms import looked_up, to_ball, to_sphere
 from jaxmodels.recommendation.preference import check_form, preference
@@ -93,7 +93,7 @@ def dpcml(
         objective: the loss; hard sampling with the published regularisation unless given.
 
     Returns:
-        A Method; `predict` gives scores of all items (b, N), higher is better, for {'user': (b,)}.
+        A Method; its user table is (M, C d), see `diversity.parts`; `predict` gives scores of all items (b, N), higher is better, for {'user': (b,)}.
 
     Raises:
         ValueError: an option without meaning, or counts out of range.
@@ -110,7 +110,7 @@ def dpcml(
     def init(key, batch):
         one, two = jax.random.split(key)
         params = {
-            "user": 0.01 * jax.random.normal(one, (users, vectors, dim)),
+            "user": 0.01 * jax.random.normal(one, (users, vectors * dim)),
             "item": dim**-0.5 * jax.random.normal(two, (items, dim)),
         }
         if goal.form == "cvar":
@@ -128,8 +128,8 @@ def dpcml(
         ids = jnp.concatenate([positive[:, None], negative], axis=1)
         rows = params["item"][ids]
         rows = looked_up(rows) if norm == "dpcml" else rows
-        has = state["has"][user] if "has" in state else None
-        far = nearest(params["user"][user], rows, has)
+        mine, has = vectors_of(variables, user)
+        far = nearest(mine, rows, has)
         threshold = params["threshold"][user] if goal.form == "cvar" else 0.0
         each = preference(
             far[:, 0], far[:, 1:],
@@ -140,7 +140,7 @@ def dpcml(
         metrics = {"preference": Mean(total, count)}
         if goal.diversity and goal.low < goal.high:
             regulariser = pair_regulariser if goal.bounds == "pair" else paper_regulariser
-            apart = regulariser(params["user"], low=goal.low, high=goal.high, has=state.get("has"))
+            apart = regulariser(params["user"], vectors, low=goal.low, high=goal.high, has=state.get("has"))
             value = value + goal.diversity * apart
             metrics["diversity"] = Mean(apart, jnp.ones_like(apart))
         metrics["loss"] = Mean(value, jnp.ones_like(value))
@@ -152,17 +152,27 @@ def dpcml(
         if norm == "dpcml":
             # A lookup overwrites rows before the optimizer moves them: the move stays, the row under it changes.
             pulled = jnp.where(state["touched"][:, None], to_ball(before["item"]) - before["item"], 0.0)
-            return after | {"user": to_sphere(after["user"]), "item": after["item"] + pulled}
+            return after | {"user": each_vector(to_sphere, after["user"]), "item": after["item"] + pulled}
         hold = {"sphere": to_sphere, "ball": to_ball, "none": lambda x: x}[norm]
-        return after | {"user": hold(after["user"]), "item": hold(after["item"])}
+        return after | {"user": each_vector(hold, after["user"]), "item": hold(after["item"])}
+
+    def each_vector(hold, table):
+        return jnp.concatenate([hold(part) for part in parts(table, vectors)], axis=1)
 
     def predict(variables, batch):
         params, user = variables["params"], jnp.asarray(batch["user"])
-        has = variables["state"]["has"][user] if "has" in variables["state"] else None
-        return -to_catalogue(params["user"][user], params["item"], has)
+        mine, has = vectors_of(variables, user)
+        return -to_catalogue(mine, params["item"], has)
 
     tables = (*SHARDINGS, ("threshold", ("model",))) if goal.form == "cvar" else SHARDINGS
     return Method(init, loss, predict, ((".*", "embeddings"),), project=project, shardings=tables, batch=pair_batch)
+
+
+def vectors_of(variables: Any, user: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The vectors (b, C, d) of some users, and which of them there are (None: all); d is that of the items."""
+    rows = variables["params"]["user"][user]
+    mine = rows.reshape(len(rows), -1, variables["params"]["item"].shape[1])
+    return mine, variables["state"]["has"][user] if "has" in variables["state"] else None
 
 
 def pair_batch(rows: int) -> dict[str, jax.ShapeDtypeStruct]:
