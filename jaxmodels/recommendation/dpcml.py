@@ -17,10 +17,11 @@ from jaxmodels.recommendation.diversity import pair_regulariser, paper_regularis
 from jaxmodels.recommendation.known import Known, popular_others, popularity_of, uniform_others
 from jaxmodels.recommendation.norms import looked_up, to_ball, to_sphere
 from jaxmodels.recommendation.preference import check_form, preference
+from jaxmodels.recommendation.two_stage import two_stage_others
 from jaxmodels.rules import Shardings
 
 NORMS = ("dpcml", "sphere", "ball", "none")
-STRATEGIES = ("uniform", "popular")
+STRATEGIES = ("uniform", "popular", "two_stage")
 SHARDINGS: Shardings = (("user", ("model",)), ("item", ("model",)))
 
 
@@ -32,7 +33,9 @@ class Objective(NamedTuple):
         form: see `preference`: 'mean' is the published uniform sampling (DPCML1) with one negative, 'nearest' the hard
             sampling (DPCML2).
         negatives: S, candidates drawn per row.
-        strategy: candidates are 'uniform' or 'popular' among the items that the user does not have.
+        strategy: candidates are 'uniform' or 'popular' among the items that the user does not have, or 'two_stage':
+            popular ones that are like the positive item.
+        pool: popular items of which 'two_stage' draws, for the whole batch; no more than there are.
         beta: for the forms 'topk' and 'cvar'.
         temperature: for the form 'soft'.
         diversity: eta, weight of the regularisation; 0 leaves it out.
@@ -46,6 +49,7 @@ class Objective(NamedTuple):
     form: str = "nearest"
     negatives: int = 10
     strategy: str = "uniform"
+    pool: int = 300
     beta: float = 1.0
     temperature: float = 1.0
     diversity: float = 10.0
@@ -64,6 +68,8 @@ def check_objective(objective: Objective) -> None:
             raise ValueError(f"{name}: found '{getattr(objective, name)}', expected one of {', '.join(known)}")
     if objective.negatives < 1:
         raise ValueError(f"negatives: found {objective.negatives}, expected at least 1")
+    if objective.strategy == "two_stage" and objective.pool < objective.negatives:
+        raise ValueError(f"pool: found {objective.pool}, expected at least the {objective.negatives} negatives")
 
 
 def dpcml(
@@ -123,7 +129,12 @@ def dpcml(
     def loss(variables, batch, key):
         params, state = variables["params"], variables["state"]
         user, positive = jnp.asarray(batch["user"]), jnp.asarray(batch["positive"])
-        negative = negatives_of(batch, state, key, goal.negatives, items, goal.strategy)
+        if goal.strategy == "two_stage" and "known" in state and "negative" not in batch:
+            size, like = min(goal.pool, items), jax.lax.stop_gradient(params["item"])
+            chances = state["known"], user, positive, min(goal.negatives, size), state["popularity"], like
+            negative = two_stage_others(key, *chances, candidates=size)
+        else:
+            negative = negatives_of(batch, state, key, goal.negatives, items, goal.strategy)
         weight = jnp.asarray(batch["weight"]) if "weight" in batch else jnp.ones(len(user), params["item"].dtype)
         ids = jnp.concatenate([positive[:, None], negative], axis=1)
         rows = params["item"][ids]
@@ -186,7 +197,7 @@ def known_state(batch: Any, items: int, strategy: str) -> dict[str, Any]:
     if batch is None or "known" not in batch:
         return {}
     known: Known = batch["known"]
-    return {"known": known} | ({"popularity": popularity_of(known, items)} if strategy == "popular" else {})
+    return {"known": known} | ({"popularity": popularity_of(known, items)} if strategy != "uniform" else {})
 
 
 def negatives_of(batch: Any, state: Any, key: jax.Array, count: int, items: int, strategy: str) -> jax.Array:
