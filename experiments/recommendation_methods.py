@@ -37,6 +37,8 @@ class Choice(NamedTuple):
         adagrad: PyTorch's Adagrad, else Adam.
         kind: how it scores, see `jaxmodels.recommendation.scoring`.
         rows: what a batch has rows of: 'pairs', 'triplets' (each pair once per negative), 'users'.
+        embedded: learning rate on the embedded data, for a third of the published epochs on a few thousand pairs.
+        quick: options there, where the published ones would take long.
     """
 
     about: str
@@ -47,6 +49,8 @@ class Choice(NamedTuple):
     adagrad: bool = False
     kind: str = "nearest"
     rows: str = "pairs"
+    embedded: float = 0.02
+    quick: Mapping[str, Any] = {}
 
     def optimizer(self, learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
         """What trains it; weight decay is added to the gradient, as PyTorch does."""
@@ -88,11 +92,12 @@ def _options(**changes: Any) -> dict[str, Any]:
 
 
 SINGLE = {"vectors": 1, "diversity": 0.0}
-LIBCML = {"weight_decay": 1e-5}
+LIBCML: dict[str, Any] = {"weight_decay": 1e-5}
+FEW = {"negatives": 3}
 METHODS: dict[str, Choice] = {
     "dpcml2": Choice("DPCML with hard sampling, Bao et al. 2022", _cml, _options()),
     "dpcml1": Choice(
-        "DPCML with uniform sampling", _cml, _options(form="mean", low=0.1, high=0.35), rows="triplets"
+        "DPCML with uniform sampling", _cml, _options(form="mean", low=0.1, high=0.35), rows="triplets", quick=FEW
     ),
     "dihars": Choice(
         "DPCML with a partial-AUC loss; reconstructed, the journal's formulas could not be obtained",
@@ -100,9 +105,9 @@ METHODS: dict[str, Choice] = {
         _options(form="topk"),
     ),
     "hars": Choice("CML with hard sampling", _cml, _options(**SINGLE)),
-    "unis": Choice("CML with uniform sampling, Hsieh et al. 2017", _cml, _options(form="mean", **SINGLE), rows="triplets"),
+    "unis": Choice("CML with uniform sampling, Hsieh et al. 2017", _cml, _options(form="mean", **SINGLE), rows="triplets", quick=FEW),
     "pops": Choice(
-        "CML with sampling by popularity", _cml, _options(form="mean", strategy="popular", **SINGLE), rows="triplets"
+        "CML with sampling by popularity", _cml, _options(form="mean", strategy="popular", **SINGLE), rows="triplets", quick=FEW
     ),
     "two_stage": Choice(
         "CML with two-stage sampling, Tran et al. 2019", _cml, _options(form="mean", strategy="two_stage", **SINGLE)
@@ -113,6 +118,7 @@ METHODS: dict[str, Choice] = {
         {"margin": 1.2, "covariance": 0.0, "negatives": 10},
         learning_rate=0.05,
         adagrad=True,
+        embedded=0.05,
         **LIBCML,
     ),
     "crml": Choice(
@@ -120,6 +126,7 @@ METHODS: dict[str, Choice] = {
         _other(crml, tie_users="alpha", tie_items="beta"),
         {"margin": 2.0, "tie_users": 0.1, "tie_items": 0.1, "negatives": 10, "in_batch": False, "compat": False},
         learning_rate=5e-3,
+        embedded=0.05,
         **LIBCML,
     ),
     "lrml": Choice(
@@ -129,6 +136,7 @@ METHODS: dict[str, Choice] = {
         learning_rate=1e-2,
         adagrad=True,
         kind="lrml",
+        embedded=0.5,
         **LIBCML,
     ),
     "sfcml": Choice(
@@ -139,6 +147,7 @@ METHODS: dict[str, Choice] = {
         adagrad=True,
         kind="sfcml",
         rows="users",
+        embedded=0.2,
         **LIBCML,
     ),
     "transcf": Choice(
@@ -148,14 +157,15 @@ METHODS: dict[str, Choice] = {
         learning_rate=1e-3,
         adagrad=True,
         kind="transcf",
+        embedded=0.1,
         **LIBCML,
     ),
 }  # fmt: skip
 ALIASES = {"dpcml": "dpcml2"}
 
 
-def options_of(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a method: its own, then the flags that were given.
+def options_of(name: str, flags: Mapping[str, Any], *, embedded: bool = False) -> dict[str, Any]:
+    """The options of a method: its own, those for the embedded data, then the flags that were given.
 
     Raises:
         ValueError: a flag that this method does not have.
@@ -165,7 +175,7 @@ def options_of(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
         if flag not in known:
             takes = ", ".join(f"--{each}" for each in known)
             raise ValueError(f"--{flag}: --method={name} has no such option; it takes {takes}")
-    return {**known, **flags}
+    return {**known, **(METHODS[name].quick if embedded else {}), **flags}
 
 
 def passes(name: str, options: Mapping[str, Any]) -> int:

@@ -18,7 +18,7 @@ from rich.console import Console
 import jaxmodels as jm
 from experiments import recommendation_methods, tables
 from experiments.best_params import read_best
-from experiments.recommendation_data import Loaded
+from experiments.recommendation_data import EMBEDDED, Loaded
 from experiments.recommendation_judging import Judge, Measure
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.interactions import Interactions
@@ -90,18 +90,24 @@ def for_method(config: Any, name: str) -> Any:
     return dataclasses.replace(config, **unset)
 
 
-def settings_of(config: Any, name: str) -> Settings:
-    """The settings of a method.
+def settings_of(config: Any, name: str, *, embedded: bool = False) -> Settings:
+    """The settings of a method, on the embedded data or others.
 
     Raises:
         ValueError: a flag that it does not have.
     """
     flags, choice = for_method(config, name), recommendation_methods.METHODS[name]
     given = {f: getattr(flags, f) for f in recommendation_methods.FLAGS if getattr(flags, f) is not None}
-    rate = choice.learning_rate if flags.learning_rate is None else flags.learning_rate
+    usual = choice.embedded if embedded else choice.learning_rate
+    rate = usual if flags.learning_rate is None else flags.learning_rate
     decay = choice.weight_decay if flags.weight_decay is None else flags.weight_decay
-    options = recommendation_methods.options_of(name, given)
+    options = recommendation_methods.options_of(name, given, embedded=embedded)
     return Settings(options, rate, decay, config.dim, config.batch_size, config.epochs)
+
+
+def settings_for(setup: Setup, name: str) -> Settings:
+    """The settings of a method in a command."""
+    return settings_of(setup.config, name, embedded=setup.loaded.name == EMBEDDED)
 
 
 def method_folder(setup: Setup, name: str) -> Path:
@@ -175,14 +181,14 @@ def built(name: str, settings: str, train: _Same, shards: int) -> Built:
 def made(setup: Setup, name: str) -> Built:
     """A method on the data and mesh of a command."""
     shards = 1 if setup.mesh is None else setup.mesh.shape["model"]
-    settings = settings_of(setup.config, name)._replace(epochs=0)
+    settings = settings_for(setup, name)._replace(epochs=0)
     return built(name, json.dumps(settings), _Same(setup.loaded.parts.train), shards)
 
 
 def batches_of(setup: Setup, name: str, seed: int) -> PairBatches:
     """The training batches of a run."""
     config, train = setup.config, setup.loaded.parts.train
-    settings = settings_of(config, name)
+    settings = settings_for(setup, name)
     users, items = train.users, train.items
     if recommendation_methods.METHODS[name].rows == "users":
         users = items = np.flatnonzero(np.diff(train.starts))
@@ -205,7 +211,7 @@ def measure(setup: Setup, part: str) -> Measure:
 def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains and tests one method and returns what was measured."""
     started, config = time.perf_counter(), for_method(setup.config, name)
-    settings, ready, batches = settings_of(config, name), made(setup, name), batches_of(setup, name, seed)
+    settings, ready, batches = settings_for(setup, name), made(setup, name), batches_of(setup, name, seed)
     steps, every = settings.epochs * batches.per_epoch, config.evaluate_every * batches.per_epoch
     resumed = config.resume and has_checkpoint(folder)
     begin_folder(folder, {"settings": settings._asdict(), "flags": plain(config)}, config.resume)

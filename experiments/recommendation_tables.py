@@ -8,7 +8,7 @@ from rich.table import Table
 
 from experiments.recommendation_data import sizes
 from experiments.recommendation_methods import METHODS
-from experiments.recommendation_runs import Setup, settings_of
+from experiments.recommendation_runs import Setup, settings_for
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.results import mean_and_deviation
 
@@ -23,7 +23,7 @@ def headline(setup: Setup) -> None:
     say(f"[bold]{config.method}[/bold] ({METHODS[config.method].about}) on {loaded.name}, seed {listed}")
     say(f"{loaded.about}.", highlight=False)
     say(f"{sizes(loaded)}.", highlight=False)
-    found = settings_of(config, config.method)
+    found = settings_for(setup, config.method)
     options = ", ".join(f"{name} {value}" for name, value in found.options.items())
     rule = "Adagrad" if METHODS[config.method].adagrad else "Adam"
     say(
@@ -46,22 +46,27 @@ def show(setup: Setup, rows: Rows) -> None:
     """Prints the comparison: metrics on the test items, and what each method costs."""
     config, several = setup.config, max(map(len, rows.values())) > 1
     spread = ", mean ± deviation over seeds" if several else ""
-    title = f"{setup.loaded.name}: test items, %{spread}; epoch chosen by validation {config.select}"
-    table = Table(title=title)
+    table = Table(title=f"{setup.loaded.name}: test items, %{spread}; epoch chosen by validation {config.select}")
     metrics, k = columns(config.at), max(config.at)
-    for heading in ("method", *metrics, f"MaxDiv@{k}", "epoch", "params", "s/epoch"):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for heading in ("method", *metrics):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=not several)
+    costs = Table()
+    for heading in ("method", f"MaxDiv@{k}", "epoch", "parameters", "s/epoch"):
+        costs.add_column(heading, justify="left" if heading == "method" else "right")
     for name, each in rows.items():
-        table.add_row(
+        style = "bold" if name == config.method else ""
+        cells = (_cell([row["test"].get(metric) for row in each], 100.0) for metric in metrics.values())
+        table.add_row(name, *cells, style=style)
+        costs.add_row(
             name,
-            *(_cell([row["test"].get(metric) for row in each], 100.0) for metric in metrics.values()),
             _cell([row["test"].get(f"maxdiv@{k}") for row in each], 1.0),
             f"{statistics.median(row['epoch'] for row in each):.0f}",
             f"{max(row['trained'] for row in each):,}",
             f"{statistics.median(row['epoch_seconds'] for row in each):.3g}",
-            style="bold" if name == config.method else "",
+            style=style,
         )
     setup.console.print(table)
+    setup.console.print(costs)
     peak = show_bytes(max(row["peak_bytes"] for each in rows.values() for row in each))
     setup.console.print(
         "Users with fewer than K test items do not count at K, nor those with fewer than three in MAP, MRR and AUC; "
