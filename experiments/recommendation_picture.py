@@ -115,7 +115,7 @@ def interests(axes: Axes, model: Recommender, loaded: Loaded, method: str) -> No
     axes.set_ylabel(f"second direction ({100 * share[1]:.0f} %)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(0.04)
-    axes.legend(frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, loc="best")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=5)
 
 
 def _annotate(axes: Axes, loaded: Loaded, group: np.ndarray, mine: np.ndarray, stars: np.ndarray) -> None:
