@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments import recommendation, recommendation_data, recommendation_judging, recommendation_runs
+from experiments import recommendation, recommendation_data, recommendation_runs
 from jaxmodels.training.memory import reuse_freed_memory
 from jaxmodels.training.results import find_result, mean_and_deviation
 from jaxmodels.training.state import begin, train_step

@@ -241,7 +241,9 @@ def check_data(setup: recommendation_runs.Setup) -> None:
     """Raises a ValueError where the data cannot have what the flags ask for."""
     config, loaded = setup.config, setup.loaded
     if max(config.at) > loaded.num_items:
-        raise ValueError(f"--at: found {max(config.at)}, expected at most {loaded.num_items}, the items of {loaded.name}")
+        raise ValueError(
+            f"--at: found {max(config.at)}, expected at most {loaded.num_items}, the items of {loaded.name}"
+        )
     for part, metric in (("val", config.select), ("test", config.select)):
         if not recommendation_runs.measure(setup, part).counted(metric):
             what = {"val": "validation", "test": "test"}[part]

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from jaxmodels.data.interactions import Interactions
 from jaxmodels.method import Method
 from jaxmodels.recommendation.adagrad import adagrad
 from jaxmodels.recommendation.cpe import cpe

@@ -89,7 +89,9 @@ def interests(axes: Axes, model: Recommender, loaded: Loaded, method: str) -> No
     colors = np.array(COLORS)[np.arange(len(vectors)) % len(COLORS)]
     mine = np.concatenate([train, test])
     links = np.stack([at[mine], stars[nearest_to[mine]]], 1)
-    axes.add_collection(LineCollection(list(links), colors=colors[nearest_to[mine]], linewidths=0.7, alpha=0.5, zorder=2))
+    axes.add_collection(
+        LineCollection(list(links), colors=colors[nearest_to[mine]], linewidths=0.7, alpha=0.5, zorder=2)
+    )
     for items, marker, size, name in ((train, "o", 34, "had in training"), (test, "D", 34, "test item")):
         face = colors[nearest_to[items]] if marker == "o" else "white"
         axes.scatter(

@@ -42,7 +42,12 @@ def export_items(model: Recommender, folder: str | os.PathLike[str]) -> Path:
     for name, array in (("items.npy", vectors), ("ids.npy", ids)):
         with replacing(folder / name) as file:
             np.save(file, array, allow_pickle=False)
-    about = {"distance": "squared L2", "items": len(vectors), "dim": vectors.shape[1], "queries_per_user": model.vectors}
+    about = {
+        "distance": "squared L2",
+        "items": len(vectors),
+        "dim": vectors.shape[1],
+        "queries_per_user": model.vectors,
+    }
     with replacing(folder / "index.json") as file:
         file.write((json.dumps(about, indent=1) + "\n").encode())
     return folder

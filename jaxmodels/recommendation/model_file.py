@@ -36,7 +36,9 @@ def save_recommender(folder: str | os.PathLike[str], model: Recommender) -> None
     write_safetensors(folder / "model.safetensors", tables | has)
     lists = {"starts": model.seen.starts.astype(np.int64), "items": model.seen.items.astype(np.int32)}
     write_safetensors(folder / "seen.safetensors", lists)
-    names = {name: None if ids is None else ids.tolist() for name, ids in (("users", model.users), ("items", model.items))}
+    names = {
+        name: None if ids is None else ids.tolist() for name, ids in (("users", model.users), ("items", model.items))
+    }
     with replacing(folder / "model.json") as file:
         file.write((json.dumps({"format": FORMAT, "kind": model.kind, **names}) + "\n").encode())
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def new_user_vectors(
     model: Recommender,
     item_lists: Sequence[Sequence[Any]],
     *,
-    how: Literal["average", "optimise"] = "average",
+    how: str = "average",
     steps: int = 100,
     margin: float = 1.0,
     seed: int = 0,
@@ -46,7 +46,9 @@ def new_user_vectors(
     """
     check(model)
     if model.kind not in METRIC:
-        raise ValueError(f"new users: a model of kind '{model.kind}' is none of distances, expected {' or '.join(METRIC)}")
+        raise ValueError(
+            f"new users: a model of kind '{model.kind}' is none of distances, expected {' or '.join(METRIC)}"
+        )
     if how not in ("average", "optimise"):
         raise ValueError(f"how: found '{how}', expected average or optimise")
     lists = [np.unique(numbers_of(items, model.items, model.num_items, "item")) for items in item_lists]

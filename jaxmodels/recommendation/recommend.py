@@ -81,7 +81,12 @@ def check(model: Recommender) -> None:
 
 
 def recommend(
-    model: Recommender, user_ids: Sequence[Any] | np.ndarray, k: int = 10, *, exclude_seen: bool = True, chunk: int = 256
+    model: Recommender,
+    user_ids: Sequence[Any] | np.ndarray,
+    k: int = 10,
+    *,
+    exclude_seen: bool = True,
+    chunk: int = 256,
 ) -> Recommended:
     """The k best items of each user; of equal ones the one with the lower number comes first.
 
@@ -179,5 +184,7 @@ def numbers_of(ids: Sequence[Any] | np.ndarray, names: np.ndarray | None, count:
     order = np.argsort(names)
     at = order[np.minimum(np.searchsorted(names, wanted, sorter=order), len(names) - 1)]
     if len(wrong := wanted[names[at] != wanted]):
-        raise ValueError(f"{what} '{wrong[0]}': the model knows none of that name, expected ids as in the training file")
+        raise ValueError(
+            f"{what} '{wrong[0]}': the model knows none of that name, expected ids as in the training file"
+        )
     return at

@@ -51,6 +51,4 @@ def with_spare_rows(method: Method, shapes: Any, multiple: int) -> Method:
     def project(before, after, state):
         return padded(method.project(cut(before), cut(after), state))
 
-    return method._replace(
-        init=init, loss=loss, predict=predict, project=None if method.project is None else project
-    )
+    return method._replace(init=init, loss=loss, predict=predict, project=None if method.project is None else project)
