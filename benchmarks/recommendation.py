@@ -7,7 +7,7 @@
 Claims: an epoch, sampling included, takes at most a fifth of the CPU seconds of the released code's structure in
 PyTorch, an evaluation a twentieth; on Steam-200k the published settings reach the published metrics. 'train' trains
 what the results file lacks, keeps a checkpoint every ten epochs and goes on from it when it is stopped and started
-again; 'table' only reads. Times are CPU seconds, both sides on as many threads (--threads), in turns. 'speed' and
+again; 'table' only reads. Everything runs on one thread; times are CPU seconds, in turns. 'speed' and
 'evaluation' need the extra [bench].
 """
 
@@ -15,13 +15,12 @@ import argparse
 import dataclasses
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 
-THREADS = next((arg.partition("=")[2] for arg in sys.argv if arg.startswith("--threads=")), "1")
-if THREADS == "1":  # before JAX starts: as many threads on both sides, or seconds cannot be compared
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+# Before JAX starts: one thread on both sides, or seconds cannot be compared.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import numpy as np
@@ -86,7 +85,7 @@ def torch_of(setup: recommendation_runs.Setup, method: str):
 
     from benchmarks.torch_recommendation import Dpcml
 
-    torch.set_num_threads(int(THREADS))
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     train = setup.loaded.parts.train
     options = recommendation_runs.settings_for(setup, method).options
@@ -189,12 +188,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of an epoch that are timed")
     parser.add_argument("--users", type=int, default=200, help="that PyTorch's evaluator is timed on")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", default="1", help="of both sides, given as --threads=1; others take all cores")
     parser.add_argument("--workdir", type=Path, default=Path("runs/recommendation_table"))
     a = parser.parse_args()
     if "train" in a.parts:
         reuse_freed_memory()  # as the command does; timings leave both sides the allocator that they come with
-    print(f"{platform.machine()}, {jax.local_devices()[0].device_kind}, jax {jax.__version__}, {a.threads} thread(s)")
+    print(f"{platform.machine()}, {jax.local_devices()[0].device_kind}, jax {jax.__version__}, one thread")
     for dataset in a.datasets if {"speed", "evaluation"} & set(a.parts) else ():
         for method in a.methods:
             setup = setup_of(a, dataset, method)

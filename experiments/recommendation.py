@@ -117,7 +117,7 @@ class Config:
     bounds: Literal["pair", "paper"] | None = None
     """dpcml: bound every pair of vectors as released, or each user's mean as in the paper."""
     norm: tyro.extras.literal_type_from_choices(NORMS) | None = None  # type: ignore[valid-type]
-    """dpcml, cml: users on the unit sphere and items in the ball when looked up (dpcml), both on it, both in it, none."""
+    """dpcml, cml: users on the unit sphere, items in the ball when looked up (dpcml); both on it; both in it; none."""
     reduction: Literal["sum", "mean"] | None = None
     """dpcml, cml: sum of a batch as released, or mean."""
     covariance: float | None = None

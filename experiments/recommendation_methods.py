@@ -104,9 +104,19 @@ METHODS: dict[str, Choice] = {
         _options(form="topk"),
     ),
     "hars": Choice("CML with hard sampling", _cml, _options(**SINGLE)),
-    "unis": Choice("CML with uniform sampling, Hsieh et al. 2017", _cml, _options(form="mean", **SINGLE), rows="triplets", quick=FEW),
+    "unis": Choice(
+        "CML with uniform sampling, Hsieh et al. 2017",
+        _cml,
+        _options(form="mean", **SINGLE),
+        rows="triplets",
+        quick=FEW,
+    ),
     "pops": Choice(
-        "CML with sampling by popularity", _cml, _options(form="mean", strategy="popular", **SINGLE), rows="triplets", quick=FEW
+        "CML with sampling by popularity",
+        _cml,
+        _options(form="mean", strategy="popular", **SINGLE),
+        rows="triplets",
+        quick=FEW,
     ),
     "two_stage": Choice(
         "CML with two-stage sampling, Tran et al. 2019", _cml, _options(form="mean", strategy="two_stage", **SINGLE)

@@ -108,7 +108,7 @@ def listed(
         name: of the data, for messages.
 
     Raises:
-        ValueError: no user has enough items, `least` without ratings, or `raw_items` for ids that are no numbers from 0.
+        ValueError: no user has enough items, `least` without ratings, `raw_items` for ids that are no numbers from 0.
     """
     if least is not None and ratings.ratings is None:
         raise ValueError(f"--least_rating={least:g}: {name} has no column of ratings")

@@ -99,7 +99,8 @@ def dpcml(
         objective: the loss; hard sampling with the published regularisation unless given.
 
     Returns:
-        A Method; its user table is (M, C d), see `diversity.parts`; `predict` gives scores of all items (b, N), higher is better, for {'user': (b,)}.
+        A Method; its user table is (M, C d), see `diversity.parts`; `predict` gives scores of all items (b, N), higher
+        is better, for {'user': (b,)}.
 
     Raises:
         ValueError: an option without meaning, or counts out of range.

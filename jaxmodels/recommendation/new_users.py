@@ -107,7 +107,7 @@ def _centres(own: np.ndarray, count: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=(6, 8))
 def _optimised(vectors, item, known, users, items, key, steps, margin, held):
-    optimizer = optax.adam(RATE)
+    optimizer = optax.adam(optax.linear_schedule(RATE, 0.0, steps))
 
     def loss(vectors, key):
         others = uniform_others(key, known, users, NEGATIVES, len(item))

@@ -23,8 +23,8 @@ def users_dat(folder, **sizes):
 
 
 def ratings_csv(folder, name="mine.csv"):
-    """The same as rows of user, item, rating, time with words for users."""
+    """The same as rows of user, item, rating, time."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [f"p{u},{i},{5 - k % 2},{k}" for u, own in enumerate(lists()) for k, i in enumerate(own)]
+    rows = [f"{100 + u},{i},{5 - k % 2},{k}" for u, own in enumerate(lists()) for k, i in enumerate(own)]
     (folder / name).write_text("user,item,rating,time\n" + "\n".join(rows) + "\n")
     return folder
