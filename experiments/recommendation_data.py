@@ -106,8 +106,8 @@ def _file(folder: Path, dataset: str) -> tuple[str, Path]:
     stems = [folder / (dataset or folder.resolve().name), folder / dataset / dataset] if dataset else [folder / name]
     for stem in stems:
         for ending in ENDINGS:
-            if (file := stem.with_name(f"{stem.name}.{ending}")).is_file():
-                return name, file
+            if (rows := stem.with_name(f"{stem.name}.{ending}")).is_file():
+                return name, rows
     for file in (*TABLES, "users.dat"):
         if (folder / file).is_file() and canonical(folder.resolve().name) == name:
             return name, folder / file

@@ -36,7 +36,7 @@ def save(setup: Any, rows: Rows, path: Path) -> None:
         upper, lower = figure.subplots(1, 2)
     colors = {name: COLORS[0] if name == config.method else "#9aa5b1" for name in rows}
     _bars(upper, rows, config, colors)
-    others = iter(f"C{i % 10}" for i in (0, 1, 2, 4, 5, 6, 7, 8, 9) * len(rows))
+    others = iter((f"C{i}", line) for line in ("-", "--", ":") for i in (0, 1, 2, 4, 5, 6, 7, 8, 9))
     for name in rows:
         folder = recommendation_runs.run_folder(setup, name, seed)
         key = f"val_{config.select}"
@@ -45,8 +45,8 @@ def save(setup: Any, rows: Rows, path: Path) -> None:
             epochs = [step / rows[name][0]["per_epoch"] for step, _ in found]
             own = name == config.method
             style: dict[str, Any] = {"linewidth": 2.4 if own else 1.1, "zorder": 3 if own else 2}
-            color = COLORS[0] if own else next(others)
-            lower.plot(epochs, [100 * value for _, value in found], color=color, label=name, **style)
+            color, line = (COLORS[0], "-") if own else next(others)
+            lower.plot(epochs, [100 * value for _, value in found], line, color=color, label=name, **style)
     lower.set_xlabel("epoch")
     lower.set_ylabel(f"validation {config.select}, %")
     lower.spines[["top", "right"]].set_visible(False)
@@ -117,7 +117,7 @@ def interests(axes: Axes, model: Recommender, loaded: Loaded, method: str) -> No
     axes.set_ylabel(f"second direction ({100 * share[1]:.0f} %)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(0.04)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=5)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.085), ncols=5)
 
 
 def _annotate(axes: Axes, loaded: Loaded, group: np.ndarray, mine: np.ndarray, stars: np.ndarray) -> None:
@@ -175,7 +175,7 @@ def vectors_of(model: Recommender, user: int) -> np.ndarray:
     return rows if model.has is None else rows[np.asarray(model.has[user])]
 
 
-def _own(part: Any, user: int) -> np.ndarray:
+def _own(part: Any, user: Any) -> np.ndarray:
     return part.items[part.starts[user] : part.starts[user + 1]]
 
 

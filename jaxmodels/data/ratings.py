@@ -6,6 +6,7 @@ MovieLens), users with at least five items, which are numbered anew.
 
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ def read_ratings(file: Path | str) -> Ratings:
         ValueError: names the file and the line: no rows, a missing column, a rating or time that is no number.
     """
     file = Path(file)
-    lines = ((number, line) for number, line in enumerate(lines_of(file), 1) if line.strip())
+    lines: Iterator[tuple[int, str]] = ((i, line) for i, line in enumerate(lines_of(file), 1) if line.strip())
     first = next(lines, None)
     if first is None:
         raise ValueError(f"{file}: is empty, expected rows of user, item[, rating][, time]")

@@ -26,7 +26,7 @@ class PairBatches:
 
         Args:
             users: (P,) of the training pairs.
-            items: (P,) of them; users alone (each once) where this is the same array.
+            items: (P,) of them; anything where batches are of users alone.
             batch_size: rows.
             seed: of the order.
             times: how often each pair comes in an epoch, with new negatives each time (uniform sampling: S).

@@ -31,9 +31,10 @@ def save_recommender(folder: str | os.PathLike[str], model: Recommender) -> None
     check(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    has = {} if model.has is None else {"has": np.asarray(model.has, np.uint8)}
-    tables = {name: np.asarray(table, np.float32) for name, table in model.params.items()}
-    write_safetensors(folder / "model.safetensors", tables | has)
+    tables: dict[str, np.ndarray] = {name: np.asarray(table, np.float32) for name, table in model.params.items()}
+    if model.has is not None:
+        tables["has"] = np.asarray(model.has, np.uint8)
+    write_safetensors(folder / "model.safetensors", tables)
     lists = {"starts": model.seen.starts.astype(np.int64), "items": model.seen.items.astype(np.int32)}
     write_safetensors(folder / "seen.safetensors", lists)
     names = {

@@ -59,8 +59,8 @@ class Recommended(NamedTuple):
     """The best items of each user, best first.
 
     Attributes:
-        items: (u, k) ids as outside; where fewer than k are left the last is repeated with a score of minus infinity.
-        scores: (u, k), higher is better.
+        items: (u, k) ids as outside; where fewer than k are left, what the user had follows.
+        scores: (u, k), higher is better; minus infinity for what the user had.
     """
 
     items: np.ndarray
