@@ -35,7 +35,10 @@ def save_recommender(folder: str | os.PathLike[str], model: Recommender) -> None
     if model.has is not None:
         tables["has"] = np.asarray(model.has, np.uint8)
     write_safetensors(folder / "model.safetensors", tables)
-    lists = {"starts": model.seen.starts.astype(np.int64), "items": model.seen.items.astype(np.int32)}
+    lists: dict[str, np.ndarray] = {
+        "starts": model.seen.starts.astype(np.int64),
+        "items": model.seen.items.astype(np.int32),
+    }
     write_safetensors(folder / "seen.safetensors", lists)
     names = {
         name: None if ids is None else ids.tolist() for name, ids in (("users", model.users), ("items", model.items))

@@ -189,7 +189,7 @@ def test_metrics_of_some_users_are_those_of_the_whole_for_them(folder):
 
 
 @pytest.mark.slow
-def test_ten_million_users_are_planned_from_sizes(capsys, tmp_path):
+def test_a_set_is_planned_from_its_sizes(capsys, tmp_path):
     pytest.importorskip("libtpu", reason="needs the extra [plan]")
     config = dataclasses.replace(
         QUICK, method="dpcml2", plan="v5e:2x2", plan_users=4001, plan_items=1000, plan_steps="train"
