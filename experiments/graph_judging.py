@@ -4,17 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from experiments.best_params import read_best, write_best
 from experiments.graph_data import Problem
 from jaxmodels.data.graph_files import Split
 from jaxmodels.graphs import metrics
-from jaxmodels.training.mesh import fetch
 from jaxmodels.training.metrics import read_metrics
-from jaxmodels.training.processes import is_main
-from jaxmodels.weights.files import read_arrays, write_safetensors
 
 SCORES: dict[str, Callable[..., float]] = {
     "accuracy": metrics.accuracy,
@@ -23,7 +19,6 @@ SCORES: dict[str, Callable[..., float]] = {
     "mae": lambda labels, outputs: loss_of("regression", np.asarray(labels), np.asarray(outputs)),
 }
 LESS_IS_BETTER = ("mae",)
-FILE = "best.safetensors"  # parameters of the epoch that is reported
 
 
 def loss_of(task: str, labels: np.ndarray, outputs: np.ndarray) -> float:
@@ -82,7 +77,7 @@ class Judge:
             programs: how many step and evaluation programs have been compiled so far.
             resume: read the rows that are there.
         """
-        self.file = folder / FILE
+        self._folder = folder
         self._problem, self._split, self._predict = problem, split, predict
         self._patience, self._steps, self._total = patience, steps, total
         self._programs, self._compiled = programs, programs()
@@ -106,7 +101,7 @@ class Judge:
         # What is reported never chooses, so only where the choice may fall on this moment is it looked at.
         if self._better(found):
             found[f"test_{name}"] = self._score(split.test, outputs_of(split.test))
-            self._save(variables)
+            write_best(self._folder, variables["params"])
         self._take({**found, "step": min(self._done + self._steps, self._total)})
         compiled, self._compiled = self._compiled, self._programs()
         return {**found, "programs": self._compiled - compiled}
@@ -118,7 +113,7 @@ class Judge:
     @staticmethod
     def read(folder: Path) -> Any:
         """The variables of the best epoch of a run."""
-        return {"params": unflatten_dict(read_arrays(folder / FILE), sep="/"), "state": {}}
+        return {"params": read_best(folder), "state": {}}
 
     def _better(self, found: Mapping[str, float]) -> bool:
         return not self.best or self._sign * (found[self._key] - self.best[self._key]) > 0
@@ -132,8 +127,3 @@ class Judge:
 
     def _score(self, members: np.ndarray, outputs: np.ndarray) -> float:
         return SCORES[self._name](self._problem.labels[members], outputs)
-
-    def _save(self, variables: Any) -> None:
-        params = fetch(variables["params"])  # all processes together, where each holds a part
-        if is_main():
-            write_safetensors(self.file, flatten_dict(jax.tree.map(np.asarray, params), sep="/"))

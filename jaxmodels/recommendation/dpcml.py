@@ -13,14 +13,15 @@ import numpy as np
 
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.recommendation.distances import nearest, to_catalogue
-from jaxmodels.recommendation.diversity import pair_regulariser, paper_regulariser
+from jaxmodels.recommendation.diversity import pair_regulariser, paper_regulariser, parts
 from jaxmodels.recommendation.known import Known, popular_others, popularity_of, uniform_others
 from jaxmodels.recommendation.norms import looked_up, to_ball, to_sphere
 from jaxmodels.recommendation.preference import check_form, preference
+from jaxmodels.recommendation.two_stage import two_stage_others
 from jaxmodels.rules import Shardings
 
 NORMS = ("dpcml", "sphere", "ball", "none")
-STRATEGIES = ("uniform", "popular")
+STRATEGIES = ("uniform", "popular", "two_stage")
 SHARDINGS: Shardings = (("user", ("model",)), ("item", ("model",)))
 
 
@@ -32,7 +33,9 @@ class Objective(NamedTuple):
         form: see `preference`: 'mean' is the published uniform sampling (DPCML1) with one negative, 'nearest' the hard
             sampling (DPCML2).
         negatives: S, candidates drawn per row.
-        strategy: candidates are 'uniform' or 'popular' among the items that the user does not have.
+        strategy: candidates are 'uniform' or 'popular' among the items that the user does not have, or 'two_stage':
+            popular ones that are like the positive item.
+        pool: popular items of which 'two_stage' draws, for the whole batch; no more than there are.
         beta: for the forms 'topk' and 'cvar'.
         temperature: for the form 'soft'.
         diversity: eta, weight of the regularisation; 0 leaves it out.
@@ -46,6 +49,7 @@ class Objective(NamedTuple):
     form: str = "nearest"
     negatives: int = 10
     strategy: str = "uniform"
+    pool: int = 300
     beta: float = 1.0
     temperature: float = 1.0
     diversity: float = 10.0
@@ -64,6 +68,8 @@ def check_objective(objective: Objective) -> None:
             raise ValueError(f"{name}: found '{getattr(objective, name)}', expected one of {', '.join(known)}")
     if objective.negatives < 1:
         raise ValueError(f"negatives: found {objective.negatives}, expected at least 1")
+    if objective.strategy == "two_stage" and objective.pool < objective.negatives:
+        raise ValueError(f"pool: found {objective.pool}, expected at least the {objective.negatives} negatives")
 
 
 def dpcml(
@@ -93,7 +99,8 @@ def dpcml(
         objective: the loss; hard sampling with the published regularisation unless given.
 
     Returns:
-        A Method; `predict` gives scores of all items (b, N), higher is better, for {'user': (b,)}.
+        A Method; its user table is (M, C d), see `diversity.parts`; `predict` gives scores of all items (b, N), higher
+        is better, for {'user': (b,)}.
 
     Raises:
         ValueError: an option without meaning, or counts out of range.
@@ -110,7 +117,7 @@ def dpcml(
     def init(key, batch):
         one, two = jax.random.split(key)
         params = {
-            "user": 0.01 * jax.random.normal(one, (users, vectors, dim)),
+            "user": 0.01 * jax.random.normal(one, (users, vectors * dim)),
             "item": dim**-0.5 * jax.random.normal(two, (items, dim)),
         }
         if goal.form == "cvar":
@@ -123,13 +130,18 @@ def dpcml(
     def loss(variables, batch, key):
         params, state = variables["params"], variables["state"]
         user, positive = jnp.asarray(batch["user"]), jnp.asarray(batch["positive"])
-        negative = negatives_of(batch, state, key, goal.negatives, items, goal.strategy)
+        if goal.strategy == "two_stage" and "known" in state and "negative" not in batch:
+            size, like = min(goal.pool, items), jax.lax.stop_gradient(params["item"])
+            chances = state["known"], user, positive, min(goal.negatives, size), state["popularity"], like
+            negative = two_stage_others(key, *chances, candidates=size)
+        else:
+            negative = negatives_of(batch, state, key, goal.negatives, items, goal.strategy)
         weight = jnp.asarray(batch["weight"]) if "weight" in batch else jnp.ones(len(user), params["item"].dtype)
         ids = jnp.concatenate([positive[:, None], negative], axis=1)
         rows = params["item"][ids]
         rows = looked_up(rows) if norm == "dpcml" else rows
-        has = state["has"][user] if "has" in state else None
-        far = nearest(params["user"][user], rows, has)
+        mine, has = vectors_of(variables, user)
+        far = nearest(mine, rows, has)
         threshold = params["threshold"][user] if goal.form == "cvar" else 0.0
         each = preference(
             far[:, 0], far[:, 1:],
@@ -140,7 +152,7 @@ def dpcml(
         metrics = {"preference": Mean(total, count)}
         if goal.diversity and goal.low < goal.high:
             regulariser = pair_regulariser if goal.bounds == "pair" else paper_regulariser
-            apart = regulariser(params["user"], low=goal.low, high=goal.high, has=state.get("has"))
+            apart = regulariser(params["user"], vectors, low=goal.low, high=goal.high, has=state.get("has"))
             value = value + goal.diversity * apart
             metrics["diversity"] = Mean(apart, jnp.ones_like(apart))
         metrics["loss"] = Mean(value, jnp.ones_like(value))
@@ -152,17 +164,27 @@ def dpcml(
         if norm == "dpcml":
             # A lookup overwrites rows before the optimizer moves them: the move stays, the row under it changes.
             pulled = jnp.where(state["touched"][:, None], to_ball(before["item"]) - before["item"], 0.0)
-            return after | {"user": to_sphere(after["user"]), "item": after["item"] + pulled}
+            return after | {"user": each_vector(to_sphere, after["user"]), "item": after["item"] + pulled}
         hold = {"sphere": to_sphere, "ball": to_ball, "none": lambda x: x}[norm]
-        return after | {"user": hold(after["user"]), "item": hold(after["item"])}
+        return after | {"user": each_vector(hold, after["user"]), "item": hold(after["item"])}
+
+    def each_vector(hold, table):
+        return jnp.concatenate([hold(part) for part in parts(table, vectors)], axis=1)
 
     def predict(variables, batch):
         params, user = variables["params"], jnp.asarray(batch["user"])
-        has = variables["state"]["has"][user] if "has" in variables["state"] else None
-        return -to_catalogue(params["user"][user], params["item"], has)
+        mine, has = vectors_of(variables, user)
+        return -to_catalogue(mine, params["item"], has)
 
     tables = (*SHARDINGS, ("threshold", ("model",))) if goal.form == "cvar" else SHARDINGS
     return Method(init, loss, predict, ((".*", "embeddings"),), project=project, shardings=tables, batch=pair_batch)
+
+
+def vectors_of(variables: Any, user: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The vectors (b, C, d) of some users, and which of them there are (None: all); d is that of the items."""
+    rows = variables["params"]["user"][user]
+    mine = rows.reshape(len(rows), -1, variables["params"]["item"].shape[1])
+    return mine, variables["state"]["has"][user] if "has" in variables["state"] else None
 
 
 def pair_batch(rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -176,7 +198,7 @@ def known_state(batch: Any, items: int, strategy: str) -> dict[str, Any]:
     if batch is None or "known" not in batch:
         return {}
     known: Known = batch["known"]
-    return {"known": known} | ({"popularity": popularity_of(known, items)} if strategy == "popular" else {})
+    return {"known": known} | ({"popularity": popularity_of(known, items)} if strategy != "uniform" else {})
 
 
 def negatives_of(batch: Any, state: Any, key: jax.Array, count: int, items: int, strategy: str) -> jax.Array:

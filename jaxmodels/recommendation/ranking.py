@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxmodels.training.mesh import fetch
+
 Lists = tuple[np.ndarray, np.ndarray]  # starts (M + 1,), items: as `known.Known`, on the host
 
 
@@ -52,6 +54,7 @@ def ranks_of(
     seen: Lists,
     *,
     items: int,
+    users: np.ndarray | None = None,
     top: int = 0,
     chunk: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -63,6 +66,7 @@ def ranks_of(
         held_out: items whose ranks are wanted, per user.
         seen: items that are left out of the list (the training items), per user.
         items: N.
+        users: whom the lists belong to; users 0, 1, ... unless given.
         top: how many best items of each user to give too, at most N.
         chunk: users scored at once.
 
@@ -75,18 +79,19 @@ def ranks_of(
     if top > items:
         raise ValueError(f"top: found {top}, expected at most {items}, the number of items")
     num = len(held_out[0]) - 1
+    ids = np.arange(num) if users is None else users
     bounds = [(first, min(first + chunk, num)) for first in range(0, num, chunk)]
     longest = [max(int(lists[0][b] - lists[0][a]) for a, b in bounds) for lists in (held_out, seen)]
     ranks, best = [], []
     for first, last in bounds:
-        users = np.minimum(np.arange(first, first + chunk), num - 1)
+        whose = ids[np.minimum(np.arange(first, first + chunk), num - 1)]
         pairs = _pairs(held_out, first, last, longest[0], fill=(0, 0))
         gone = _pairs(seen, first, last, longest[1], fill=(chunk, items))  # outside: dropped
-        found, chosen, bad = _chunk(predict, variables, users, *gone, pairs, top)
+        found, chosen, bad = fetch(_chunk(predict, variables, whose, *gone, pairs, top))
         if int(bad):
             raise ValueError(f"users {first} to {last - 1}: {int(bad)} scores are NaN, expected numbers")
-        ranks.append(np.asarray(found)[: held_out[0][last] - held_out[0][first]])
-        best.append(np.asarray(chosen)[: last - first])
+        ranks.append(found[: held_out[0][last] - held_out[0][first]])
+        best.append(chosen[: last - first])
     return np.concatenate(ranks), np.concatenate(best)
 
 

@@ -67,7 +67,7 @@ def _dpcml(file, double):
     goal = Objective(margin=margin, form=form, diversity=weight, low=low, high=high)
     method = dpcml(users, items, dim=dim, vectors=vectors, objective=goal)
     state = method.init(jax.random.key(0), None)["state"]
-    before = {"user": jnp.asarray(file["user_emb"]), "item": jnp.asarray(file["item_emb_before"])}
+    before = {"user": jnp.asarray(file["user_emb"]).reshape(users, -1), "item": jnp.asarray(file["item_emb_before"])}
     batch = {"user": file["u"], "positive": file["p"], "negative": file["g"]}
 
     @jax.jit
@@ -81,8 +81,8 @@ def _dpcml(file, double):
     found = {
         "loss": value,
         "preference_loss": aux.metrics["preference"].total,
-        "dcrs": pair_regulariser(before["user"], low=low, high=high),
-        "grad_user": grads["user"],
+        "dcrs": pair_regulariser(before["user"], vectors, low=low, high=high),
+        "grad_user": grads["user"].reshape(users, vectors, dim),
         "grad_item": grads["item"],
         "item_emb_after_lookup": item,
         "predict": method.predict({"params": params, "state": state}, {"user": np.arange(users)}),
@@ -95,7 +95,8 @@ def _dpcml(file, double):
         params, state, moments, value = step(params, state, moments, batch)
         losses.append(float(value))
     quantities.append(close("steps loss", losses, file["steps_loss"], steps_rtol, atol))
-    quantities.append(close("steps users", params["user"], file["steps_user_emb"], steps_rtol, atol))
+    after = params["user"].reshape(users, vectors, dim)
+    quantities.append(close("steps users", after, file["steps_user_emb"], steps_rtol, atol))
     return [*quantities, close("steps items", params["item"], file["steps_item_emb"], steps_rtol, atol)]
 
 
@@ -141,7 +142,6 @@ def _baseline(case, file, whole):
         hard = file["g"].ndim == 2
         goal = Objective(form="nearest" if hard else "mean", low=0.05 if hard else 0.1, high=0.25 if hard else 0.35)
         method = dpcml(users, items, vectors=vectors, norm="none", objective=goal, **sizes)
-        params["user"] = params["user"].reshape(users, vectors, dim)
         optimizer = coupled_adam(1e-3)
     data = {"known": known_from(interactions), "known_items": known_from(interactions.T)}
     state = method.init(jax.random.key(0), data)["state"]
@@ -191,7 +191,8 @@ def _baseline(case, file, whole):
         held = {"user", "item", "co_user", "co_item"}
         for name, table in after.items():
             expected = file[f"after3clip/{TABLES[name]}"]
-            found = hold(table) if name in held else table
+            vectors_first = table.reshape(len(table), -1, dim) if name in held else table
+            found = hold(vectors_first) if name in held else table
             quantities.append(close(f"clipped {name}", found.reshape(expected.shape), expected, 1e-3, 1e-5))
     return quantities
 
@@ -310,8 +311,9 @@ def check_theory(path):
         far = ((file["U"][:, :, None] - file["V"][None, None]) ** 2).sum(-1).min(1)
         low, high = map(float, file["paper_d1_d2"])
         margin, eta = float(file["margin"]), float(file["eta"])
-        delta = np.asarray(spread(users))
-        paper = float(paper_regulariser(users, low=low, high=high))
+        table, vectors = users.reshape(len(users), -1), users.shape[1]
+        delta = np.asarray(spread(table, vectors))
+        paper = float(paper_regulariser(table, vectors, low=low, high=high))
         risk = theory.full_risk(far, known, margin=margin)
         radius, dim, bound_eta = map(float, file["bound_inputs_r_d_eta"])
         held = known.sum(1)
@@ -321,7 +323,7 @@ def check_theory(path):
             "delta_paper": delta,
             "paper_psi": np.maximum(low - delta, 0) + np.maximum(delta - high, 0),
             "paper_dcrs": paper,
-            "official_dcrs": pair_regulariser(users, low=low, high=high),
+            "official_dcrs": pair_regulariser(table, vectors, low=low, high=high),
             "full_risk_per_user": risk,
             "full_risk": risk.mean(),
             "paper_objective": risk.mean() + eta * paper,
