@@ -101,7 +101,8 @@ class Config:
     pool_depth: int = 2
     """lod: most operations that a training query goes through."""
     targets: tuple[str, ...] = ()
-    """lod: structures of the pool; all but 1p that the model supports and the split has. They are then trained ones."""
+    """lod: structures of the pool; those that are tested and not trained (all tested but 1p where there are none). They
+    are then trained ones."""
     holdout: tuple[str, ...] = ()
     """lod: structures that the pool never has, to measure what carries over to them."""
     tau: float = 1.0
@@ -122,11 +123,12 @@ class Config:
     group_reduce: tyro.extras.literal_type_from_choices(REDUCTIONS) = "weight"  # type: ignore[valid-type]
     """lod: how structures add up; weight is the plain loss where all weights are 1."""
     q: float | None = None
-    """lod: 0 is the logarithmic loss, 1 the linear one; 0.3 with --noise and 0 without unless given."""
+    """lod: 0 is the logarithmic loss, 1 the linear one; 0 unless given, but with --noise 0.3 (not for betae)."""
     q_warm: int = 0
     """lod: updates over which q grows from 0."""
-    mix: float = 0.0
-    """lod: share of the linear loss in a mixture with the logarithmic one, instead of q."""
+    mix: float | None = None
+    """lod: share of the linear loss in a mixture with the logarithmic one, instead of q; 0 unless given, but 0.7 for
+    betae with --noise."""
     eps: float = 0.0
     """lod: label smoothing of positives."""
     robust_sides: tyro.extras.literal_type_from_choices(SIDES) = "both"  # type: ignore[valid-type]

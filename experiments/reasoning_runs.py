@@ -45,7 +45,9 @@ from jaxmodels.training.mesh import fetch, local_rows, row_shards
 from jaxmodels.training.processes import is_main, wait_for_all
 from jaxmodels.training.results import find_result
 
-EVALUATION_BATCH, NOISY_Q = 64, 0.3
+EVALUATION_BATCH = 64
+# Robust losses where noise is declared. BetaE's first scores are so low that q would damp every positive to nothing.
+NOISY = {"gqe": (0.3, 0.0), "query2box": (0.3, 0.0), "betae": (0.0, 0.7)}  # base -> q, mix
 MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 
 # Flags that mean nothing to the base model alone, and those that say where, how often or in which company to run.
@@ -130,7 +132,9 @@ def names_of(setup: Setup, base: QueryModel) -> Names:
     seen = tuple(name for name in possible if name in (config.structures or possible))
     if not seen or not tested:
         raise ValueError(f"{setup.loaded.name}: holds no query that {config.base} can train on or be tested on")
-    default = (name for name in tested if name != "1p")
+    # Diffused queries of trained structures would only take the place of 1p, which is all that says single facts.
+    new = tuple(name for name in tested if name not in seen and name != "1p")
+    default = new or tuple(name for name in tested if name != "1p")
     targets = tuple(name for name in (config.targets or default) if name not in config.holdout)
     return Names(seen, tested, targets)
 
@@ -154,8 +158,6 @@ def shards(setup: Setup) -> int:
 
 def objective_of(config: Any, names: Names, pool: tuple[str, ...]) -> Any:
     """What `lod` minimises, by the flags."""
-    q = config.q if config.q is not None else NOISY_Q if config.noise != "none" and not config.mix else 0.0
-    robust = Robust(q=q, eps=config.eps, mix=config.mix, sides=config.robust_sides, warm=config.q_warm)
     adaption = OFF._replace(reduce=config.group_reduce)
     if config.adaption != "off":
         adaption = Adaption(
@@ -166,7 +168,15 @@ def objective_of(config: Any, names: Names, pool: tuple[str, ...]) -> Any:
             reduce=config.group_reduce,
         )
     diffused = tuple(name for name in pool if name not in names.seen) if config.adaption == "project" else ()
-    return lod(diffused=diffused, adaption=adaption, robust=robust)
+    return lod(diffused=diffused, adaption=adaption, robust=robust_of(config))
+
+
+def robust_of(config: Any) -> Robust:
+    """The pointwise loss of `lod`, by the flags and, where noise is declared, by the base model."""
+    q, mix = config.q, config.mix
+    if q is None and mix is None:
+        q, mix = (0.0, 0.0) if config.noise == "none" else NOISY["gqe" if config.q_warm else config.base]
+    return Robust(q=q or 0.0, eps=config.eps, mix=mix or 0.0, sides=config.robust_sides, warm=config.q_warm)
 
 
 def for_method(config: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments import command, reasoning, reasoning_data, reasoning_picture, reasoning_runs, tables
 from jaxmodels.data.family import family_tree
@@ -54,6 +55,34 @@ def test_lod_stands_beside_the_base(folder, tmp_path, capsys):
     assert "ip (unseen; in LoD's pool)" in printed and "mean of unseen" in printed
     reasoning.main(dataclasses.replace(config, resume=True))
     assert len(read_results(tmp_path / "results.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "q", "mix"),
+    [
+        ({}, 0.0, 0.0),
+        ({"base": "betae"}, 0.0, 0.0),
+        ({"noise": "answer"}, 0.3, 0.0),
+        ({"noise": "answer", "base": "betae"}, 0.0, 0.7),
+        ({"noise": "answer", "base": "betae", "q_warm": 10}, 0.3, 0.0),
+        ({"noise": "answer", "base": "betae", "q": 0.1}, 0.1, 0.0),
+        ({"noise": "answer", "mix": 0.5}, 0.0, 0.5),
+        ({"q": 0.2}, 0.2, 0.0),
+    ],
+)
+def test_the_robust_loss_follows_the_noise_and_the_base(flags, q, mix):
+    config = dataclasses.replace(reasoning.Config(), **({"base": "gqe"} | flags))
+    found = reasoning_runs.robust_of(config)
+    assert (found.q, found.mix, found.warm) == (q, mix, config.q_warm)
+
+
+def test_the_pool_aims_at_what_is_tested_and_not_trained(folder, tmp_path):
+    config = quick(folder, tmp_path)
+    setup = reasoning_runs.Setup(config, reasoning_data.load(config), Console(quiet=True), [], {}, {})
+    base = reasoning_runs.build_base(setup)
+    assert reasoning_runs.names_of(setup, base).targets == ("ip",)
+    chosen = setup._replace(config=dataclasses.replace(config, targets=("2p", "ip"), holdout=("ip",)))
+    assert reasoning_runs.names_of(chosen, base).targets == ("2p",)
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(folder, tmp_path, monkeypatch):
