@@ -14,6 +14,7 @@ import jaxmodels as jm
 from experiments import methods, recipes, tables
 from experiments.judging import Judge
 from experiments.recipes import Recipe
+from experiments.running import fit_options
 from experiments.runs import (
     Built,
     Setup,
@@ -212,17 +213,15 @@ def train(setup: Setup, name: str, task: Task, seed: int, recipe: Recipe, folder
         seed=seed,
         workdir=folder,
         resume=config.resume and has_checkpoint(folder),
-        save_every=config.save_every,
         log_every=max(1, steps // 20),
         evaluate=judge if select in ("best_val", "best_test") else None,
         evaluate_every=max(1, recipe.epochs // 10) * per_epoch,
         accumulate=config.accumulate,
         ema=config.ema,
         mesh=setup.mesh,
-        on_nan=config.on_nan,
         reference={"backbone": setup.backbone.name, "sha256": setup.digest},
         workers=config.workers,
-        stall_factor=config.stall_factor or None,
+        **fit_options(config),
         on_log=tables.progress(setup.console, f"{name} on {task.name}", steps),
     )
     final = fitted.variables if fitted.average is None else fitted.average

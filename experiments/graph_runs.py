@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import shutil
 import statistics
@@ -22,6 +21,7 @@ from experiments import graph_data, graph_methods, tables
 from experiments.graph_data import Problem
 from experiments.graph_judging import LESS_IS_BETTER, Judge
 from experiments.graph_methods import Recipe
+from experiments.running import fingerprint, fit_options, place_of
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.graph_files import Split
 from jaxmodels.graphs.bucketed import Bucketed
@@ -39,10 +39,7 @@ from jaxmodels.training.optimizer import partitioned
 from jaxmodels.training.processes import is_main
 from jaxmodels.training.results import find_result
 
-# Flags that say where, how often or in which company to run, not what is computed.
-BOOKKEEPING = ("plan", "plan_steps", "plan_out", "workdir", "resume", "references", "save_every", "seed", "seeds",
-               "split", "method", "data_dir", "mesh", "distributed", "coordinator", "num_processes", "process_id",
-               "init_timeout", "stall_factor", "on_nan", "picture")  # fmt: skip
+BOOKKEEPING = ("split",)  # flags that change no result, beside those of every experiment
 
 
 class Setup(NamedTuple):
@@ -165,11 +162,10 @@ def built(name: str, settings: str, outputs: int, level: str, task: str, loss: s
 def method_folder(setup: Setup, name: str) -> Path:
     """Where a network's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
-    place = None if config.data_dir is None else str(Path(config.data_dir).resolve())
+    place = place_of(config)
     sizes = [len(setup.problem.labels), sum(len(graph.senders) for graph in setup.problem.graphs)]
-    identity = json.dumps([name, flags, place, sizes], sort_keys=True)
-    return setup.config.workdir / f"{setup.problem.name}-{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    short = fingerprint(config, name, place, sizes, ignoring=BOOKKEEPING)
+    return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 
 def run_folder(setup: Setup, name: str, split: int, seed: int) -> Path:
@@ -234,13 +230,11 @@ def train(setup: Setup, name: str, split: int, seed: int, folder: Path) -> dict[
                 seed=seed,
                 workdir=folder,
                 resume=resumed,
-                save_every=config.save_every,
                 log_every=every,
                 evaluate=judge,
                 evaluate_every=every,
                 mesh=setup.mesh,
-                on_nan=config.on_nan,
-                stall_factor=config.stall_factor or None,
+                **fit_options(config),
                 shapes=len(batches.sizes),
                 until=judge.exhausted,
                 on_log=tables.progress(setup.console, f"{name} on {problem.name}, split {split}, seed {seed}", steps),

@@ -15,13 +15,12 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 
-import jaxmodels as jm
-from experiments import command, graph_data, graph_planning, graph_runs, graph_tables, tables
+from experiments import command, graph_data, graph_planning, graph_runs, graph_tables, running, tables
 from experiments.graph_methods import METHODS
+from experiments.running import Running
 from jaxmodels.graphs.graph_method import KINDS
 from jaxmodels.training import processes
 
@@ -29,8 +28,8 @@ Part = Literal["adaptation", "local", "exchange", "messages"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of `experiments.graphs`."""
+class Flags:
+    """What is computed, and what is shown of it."""
 
     method: tyro.extras.literal_type_from_choices(METHODS) = "n2"  # type: ignore[valid-type]
     """Network to train."""
@@ -119,38 +118,20 @@ class Config:
     """Its directed edges; ten per node unless given."""
     synthetic_features: int = 64
     """Its features."""
-    mesh: str = ""
-    """Sizes of the mesh's axes, such as data:-1: edges and nodes are split over it; empty uses one device."""
-    plan: str = ""
-    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
-    extra [plan]. Exit status 3 says that it does not fit."""
     plan_steps: Literal["both", "train"] = "both"
     """Plan the train and the evaluation step, or the train step alone."""
-    plan_out: Path | None = None
-    """File for the plan as JSON."""
-    distributed: Literal["auto", "none"] = "auto"
-    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """Which one this is, from 0."""
-    init_timeout: float = 300.0
-    """Seconds until all processes must have come."""
-    stall_factor: float = 0.0
-    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does, for the
-    second step of a large graph or a new bucket may well take a minute."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
     references: bool = True
     """Also show the other networks."""
     picture: bool = True
     """Draw the picture."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
-    resume: bool = False
-    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Running, Flags):
+    """Flags of `experiments.graphs`."""
+
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:-1: edges and nodes are split over it; empty uses one device."""
 
 
 def main(config: Config) -> None:
@@ -160,16 +141,9 @@ def main(config: Config) -> None:
     if config.plan:
         graph_planning.run(config, Console())
         return
-    processes.start(
-        config.coordinator,
-        config.num_processes,
-        config.process_id,
-        automatic=config.distributed == "auto",
-        timeout=config.init_timeout,
-    )
-    console = Console(quiet=not processes.is_main())
+    console = running.join(config)
     problem = load(config)
-    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    mesh = running.mesh_of(config)
     setup = graph_runs.Setup(config, problem, console, [], mesh)
     names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)
     for name in names:  # wrong flags stop the command before anything trains

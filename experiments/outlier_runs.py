@@ -2,9 +2,7 @@
 
 import csv
 import dataclasses
-import hashlib
 import io
-import json
 import shutil
 import statistics
 import time
@@ -21,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from experiments import outlier_methods, tables
 from experiments.outlier_data import Case, Problem, case_of
 from experiments.outlier_methods import METHODS
+from experiments.running import fingerprint, fit_options, place_of
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.outliers.pairs import Coders, PairBatches, Recipe, Scores, check_data, merge_scores, pairs_of, train_pair
 from jaxmodels.training.checkpoint import has_checkpoint
@@ -31,10 +30,7 @@ from jaxmodels.training.processes import is_main, wait_for_all
 from jaxmodels.training.results import find_result
 from jaxmodels.weights.files import read_arrays, write_safetensors
 
-# Flags that say where, how often or in which company to run, not what is computed.
-BOOKKEEPING = ("plan", "plan_steps", "plan_out", "workdir", "resume", "references", "save_every", "seed", "seeds",
-               "method", "data_dir", "mesh", "distributed", "coordinator", "num_processes", "process_id",
-               "init_timeout", "stall_factor", "on_nan", "picture", "evaluate_every")  # fmt: skip
+BOOKKEEPING = ("evaluate_every",)  # flags that change no result, beside those of every experiment
 SCORES, CODERS = "scores.csv", "autoencoders.safetensors"
 
 
@@ -65,11 +61,10 @@ def for_method(config: Any, name: str) -> Any:
 def method_folder(setup: Setup, name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
-    place = None if config.data_dir is None else str(Path(config.data_dir).resolve())
+    place = place_of(config)
     sizes = [list(x.shape) for x in setup.problem.data.views]
-    identity = json.dumps([name, flags, place, sizes], sort_keys=True)
-    return setup.config.workdir / f"{setup.problem.name}-{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    short = fingerprint(config, name, place, sizes, ignoring=BOOKKEEPING)
+    return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 
 def run_folder(setup: Setup, name: str, seed: int) -> Path:
@@ -144,11 +139,9 @@ def train(setup: Setup, case: Case, seed: int, folder: Path) -> tuple[np.ndarray
             evaluate_every=config.evaluate_every,
             workdir=inner,
             resume=config.resume and has_checkpoint(inner),
-            save_every=config.save_every,
             log_every=per_epoch * max(1, config.evaluate_every),
             mesh=setup.mesh,
-            on_nan=config.on_nan,
-            stall_factor=config.stall_factor or None,
+            **fit_options(config),
             on_log=log,
         )
         setup.clocks.append(made.fitted.clock)

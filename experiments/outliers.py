@@ -15,13 +15,21 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 
-import jaxmodels as jm
-from experiments import command, outlier_data, outlier_methods, outlier_planning, outlier_runs, outlier_tables, tables
+from experiments import (
+    command,
+    outlier_data,
+    outlier_methods,
+    outlier_planning,
+    outlier_runs,
+    outlier_tables,
+    running,
+    tables,
+)
 from experiments.outlier_methods import METHODS
+from experiments.running import Running
 from jaxmodels.outliers.autoencoder import ACTIVATIONS
 from jaxmodels.outliers.pairs import built, check_data
 from jaxmodels.outliers.rcpmod import CONTRASTS
@@ -29,8 +37,8 @@ from jaxmodels.training import processes
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of `experiments.outliers`."""
+class Flags:
+    """What is computed, and what is shown of it."""
 
     method: tyro.extras.literal_type_from_choices(METHODS) = "rcpmod"  # type: ignore[valid-type]
     """What finds outliers."""
@@ -110,35 +118,20 @@ class Config:
     """Three quirks of the released code: see docs/outliers.md. Off, and on in the paper's recipe."""
     evaluate_every: int = 5
     """Epochs between logged rows with their areas under the curve."""
-    mesh: str = ""
-    """Sizes of the mesh's axes, such as data:-1: the rows of a batch are split over it; empty uses one device."""
-    plan: str = ""
-    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
-    extra [plan]. Exit status 3 says that it does not fit."""
     plan_steps: Literal["both", "train"] = "both"
     """Plan the train step and the scores, or the train step alone."""
-    plan_out: Path | None = None
-    """File for the plan as JSON."""
-    distributed: Literal["auto", "none"] = "auto"
-    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """Which one this is, from 0."""
-    init_timeout: float = 300.0
-    """Seconds until all processes must have come."""
-    stall_factor: float = 0.0
-    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
     references: bool = True
     """Also show scikit-learn's detectors."""
     picture: bool = True
     """Draw the picture."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Running, Flags):
+    """Flags of `experiments.outliers`."""
+
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:-1: the rows of a batch are split over it; empty uses one device."""
     resume: bool = False
     """Skip finished runs and pairs, and continue the interrupted one from its checkpoint."""
 
@@ -152,15 +145,8 @@ def main(config: Config) -> None:
     if config.plan:
         outlier_planning.run(config, problem, Console())
         return
-    processes.start(
-        config.coordinator,
-        config.num_processes,
-        config.process_id,
-        automatic=config.distributed == "auto",
-        timeout=config.init_timeout,
-    )
-    console = Console(quiet=not processes.is_main())
-    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    console = running.join(config)
+    mesh = running.mesh_of(config)
     setup = outlier_runs.Setup(config, problem, console, [], mesh)
     outlier_tables.headline(setup)
     names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)

@@ -16,11 +16,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-import jax
 import tyro
-from rich.console import Console
 
-import jaxmodels as jm
 from experiments import (
     command,
     reasoning_data,
@@ -28,18 +25,19 @@ from experiments import (
     reasoning_plan,
     reasoning_runs,
     reasoning_tables,
+    running,
     tables,
 )
+from experiments.running import Running
 from jaxmodels.reasoning.adaption import MODES, REDUCTIONS
 from jaxmodels.reasoning.robust_loss import SIDES
-from jaxmodels.training import processes
 
 BASES = ("gqe", "query2box", "betae")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of `experiments.reasoning`."""
+class Flags:
+    """What is computed, and what is shown of it."""
 
     method: Literal["lod", "base"] = "lod"
     """Logic Diffusion on the base model, or the base model alone."""
@@ -133,50 +131,28 @@ class Config:
     """lod: label smoothing of positives."""
     robust_sides: tyro.extras.literal_type_from_choices(SIDES) = "both"  # type: ignore[valid-type]
     """lod: whether negatives get the robust loss, too."""
-    mesh: str = ""
-    """Sizes of the mesh's axes, such as data:2,model:4 (model shards the entity table); empty uses one device."""
-    plan: str = ""
-    """A TPU slice that need not be there, such as v5e:2x2: print what a step needs on it and train nothing. Needs the
-    extra [plan]. Exit status 3 says that it does not fit."""
-    plan_out: Path | None = None
-    """File for the plan as JSON."""
-    distributed: Literal["auto", "none"] = "auto"
-    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """Which one this is, from 0."""
-    init_timeout: float = 300.0
-    """Seconds until all processes must have come."""
-    stall_factor: float = 20.0
-    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is no finite number stops the run, or its update is skipped and counted."""
     references: bool = True
     """With --method=lod: also show the base model alone, trained once and then read from the results file."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
-    resume: bool = False
-    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Running, Flags):
+    """Flags of `experiments.reasoning`."""
+
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:2,model:4 (model shards the entity table); empty uses one device."""
+    stall_factor: float = 20.0
+    """No step within so many times the median step (and a minute) ends the run with status 5, after printing every
+    thread's stack and the process that is behind; 0 never does."""
 
 
 def main(config: Config) -> None:
     """Trains the base model and LoD, then shows and saves the comparison."""
     started = time.perf_counter()
     check(config)
-    processes.start(
-        config.coordinator,
-        config.num_processes,
-        config.process_id,
-        automatic=config.distributed == "auto",
-        timeout=config.init_timeout,
-    )
-    console = Console(quiet=not processes.is_main())
+    console = running.join(config)
     loaded = reasoning_data.load(config)
-    spread = (config.mesh or jax.process_count() > 1) and not config.plan  # a plan needs no devices
-    mesh = jm.make_mesh(config.mesh or "data:-1") if spread else None
+    mesh = None if config.plan else running.mesh_of(config)  # a plan needs no devices
     setup = reasoning_runs.Setup(config, loaded, console, [], {}, {}, mesh)
     reasoning_runs.check_settings(setup)
     if config.plan:

@@ -1,8 +1,6 @@
 """The runs of the reasoning experiment: what each is made of, where it lies, and how it is trained and tested."""
 
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from rich.console import Console
 import jaxmodels as jm
 from experiments import tables
 from experiments.reasoning_data import Loaded, Training, known_queries, training
+from experiments.running import fingerprint, fit_options
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.query_structures import STRUCTURES, structure_of
 from jaxmodels.method import Method
@@ -56,11 +55,7 @@ LOD_FLAGS = (
     *("diffusion_hops", "adaption", "adapt_alpha", "adapt_rate", "adapt_on", "group_reduce", "q", "q_warm", "mix"),
     *("eps", "robust_sides"),
 )
-BOOKKEEPING = (
-    *("method", "data_dir", "queries", "workdir", "seed", "seeds", "mesh", "plan", "plan_out", "distributed"),
-    *("coordinator", "num_processes", "process_id", "init_timeout", "stall_factor", "on_nan", "references"),
-    *("save_every", "resume"),
-)
+BOOKKEEPING = ("queries",)  # flags that change no result, beside those of every experiment
 
 
 class Setup(NamedTuple):
@@ -190,9 +185,7 @@ def for_method(config: Any, name: str) -> Any:
 def method_folder(setup: Setup, name: str) -> Path:
     """Where a method's runs lie: names, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
-    identity = json.dumps([name, flags, setup.loaded.digest], sort_keys=True)
-    short = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    short = fingerprint(config, name, setup.loaded.digest, ignoring=BOOKKEEPING)
     return config.workdir / f"{name}-{config.base}-{short}"
 
 
@@ -267,11 +260,9 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
         seed=seed,
         workdir=folder,
         resume=config.resume and has_checkpoint(folder),
-        save_every=config.save_every,
         log_every=max(1, config.steps // 20),
         mesh=setup.mesh,
-        on_nan=config.on_nan,
-        stall_factor=config.stall_factor or None,
+        **fit_options(config),
         on_log=tables.progress(setup.console, f"{name} {config.base}, seed {seed}", config.steps),
     )
     setup.clocks.append(fitted.clock)

@@ -16,11 +16,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 
-import jaxmodels as jm
 from experiments import (
     command,
     recommendation_data,
@@ -28,10 +26,12 @@ from experiments import (
     recommendation_planning,
     recommendation_runs,
     recommendation_tables,
+    running,
     tables,
 )
 from experiments.recommendation_judging import metric_names
 from experiments.recommendation_methods import ALIASES, METHODS
+from experiments.running import Running
 from jaxmodels.recommendation.dpcml import NORMS, STRATEGIES
 from jaxmodels.recommendation.preference import FORMS
 from jaxmodels.rules import nearest
@@ -43,8 +43,8 @@ PUBLISHED = {"epochs": 100, "dim": 100}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of `experiments.recommendation`."""
+class Flags:
+    """What is computed, and what is shown of it."""
 
     method: tyro.extras.literal_type_from_choices(NAMES) = "dpcml"  # type: ignore[valid-type]
     """Recommender to train; dpcml is dpcml2, with hard sampling."""
@@ -136,11 +136,6 @@ class Config:
     """crml: one negative a row, and the nearest of the batch's, as the released training does."""
     compat: bool | None = None
     """crml: the released fit of co-occurrences, which adds the biases of all pairs to every pair."""
-    mesh: str = ""
-    """Sizes of the mesh's axes, such as model:-1 (tables sharded) or data:2,model:4; empty uses one device."""
-    plan: str = ""
-    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
-    extra [plan]. Exit status 3 says that it does not fit."""
     plan_steps: Literal["both", "train"] = "both"
     """Plan the train step and the ranking of one batch of users, or the train step alone."""
     plan_users: int = 0
@@ -149,30 +144,18 @@ class Config:
     """With --plan: number of items; a tenth of the users unless given."""
     plan_interactions: int = 20
     """With --plan: training items per user."""
-    plan_out: Path | None = None
-    """File for the plan as JSON."""
-    distributed: Literal["auto", "none"] = "auto"
-    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """Which one this is, from 0."""
-    init_timeout: float = 300.0
-    """Seconds until all processes must have come."""
-    stall_factor: float = 0.0
-    """No step within so many times the median step (and a minute) ends the run with status 5; 0 never does."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
     references: bool = True
     """Also show the other methods."""
     picture: bool = True
     """Draw the picture."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
-    resume: bool = False
-    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Running, Flags):
+    """Flags of `experiments.recommendation`."""
+
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as model:-1 (tables sharded) or data:2,model:4; empty uses one device."""
 
 
 def main(config: Config) -> None:
@@ -182,17 +165,10 @@ def main(config: Config) -> None:
     if config.plan:
         recommendation_planning.run(settled(config, embedded=False), Console())
         return
-    processes.start(
-        config.coordinator,
-        config.num_processes,
-        config.process_id,
-        automatic=config.distributed == "auto",
-        timeout=config.init_timeout,
-    )
-    console = Console(quiet=not processes.is_main())
+    console = running.join(config)
     loaded = recommendation_data.load(config)
     config = settled(config, embedded=loaded.name == recommendation_data.EMBEDDED)
-    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    mesh = running.mesh_of(config)
     setup = recommendation_runs.Setup(config, loaded, console, [], mesh)
     names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)
     check_data(setup)

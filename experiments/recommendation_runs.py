@@ -20,6 +20,7 @@ from experiments import recommendation_methods, tables
 from experiments.best_params import read_best
 from experiments.recommendation_data import EMBEDDED, Loaded
 from experiments.recommendation_judging import Judge, Measure
+from experiments.running import fingerprint, fit_options
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.interactions import Interactions
 from jaxmodels.method import Method
@@ -37,12 +38,8 @@ from jaxmodels.training.processes import is_main, wait_for_all
 from jaxmodels.training.results import find_result
 
 MODEL = "model"  # folder of a run's recommender, which `load_recommender` reads
-# Flags that say where, how often or in which company to run, not what is computed.
-BOOKKEEPING = (
-    *("plan", "plan_steps", "plan_out", "plan_users", "plan_items", "plan_interactions", "workdir", "resume"),
-    *("references", "save_every", "seed", "seeds", "method", "methods", "data_dir", "mesh", "distributed"),
-    *("coordinator", "num_processes", "process_id", "init_timeout", "stall_factor", "on_nan", "picture", "chunk"),
-)
+# Flags that change no result, beside those of every experiment.
+BOOKKEEPING = ("plan_users", "plan_items", "plan_interactions", "methods", "chunk")
 
 
 class Setup(NamedTuple):
@@ -113,9 +110,8 @@ def settings_for(setup: Setup, name: str) -> Settings:
 def method_folder(setup: Setup, name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
-    identity = json.dumps([name, flags, digest(setup.loaded)], sort_keys=True)
-    return setup.config.workdir / f"{setup.loaded.name}-{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    short = fingerprint(config, name, digest(setup.loaded), ignoring=BOOKKEEPING)
+    return setup.config.workdir / f"{setup.loaded.name}-{name}-{short}"
 
 
 def digest(loaded: Loaded) -> str:
@@ -237,13 +233,11 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
             seed=seed,
             workdir=folder,
             resume=resumed,
-            save_every=config.save_every,
             log_every=every,
             evaluate=judge,
             evaluate_every=every,
             mesh=setup.mesh,
-            on_nan=config.on_nan,
-            stall_factor=config.stall_factor or None,
+            **fit_options(config),
             until=judge.exhausted,
             on_log=tables.progress(setup.console, f"{name} on {setup.loaded.name}, seed {seed}", steps),
         )

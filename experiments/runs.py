@@ -1,7 +1,6 @@
 """The runs of one command: what they share, what each is made of, and where it lies."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import optax
 from rich.console import Console
 
 from experiments import methods
+from experiments.running import fingerprint, place_of
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.data.tasks import Task
 from jaxmodels.method import Method
@@ -23,24 +23,7 @@ from jaxmodels.training.results import add_result
 from jaxmodels.tuning.heads import Head
 from jaxmodels.tuning.tuner import Tuner
 
-# Flags that say where, how often or in which company to run, not what is computed.
-BOOKKEEPING = (
-    *(
-        "plan",
-        "plan_steps",
-        "plan_out",
-        "on_nan",
-        "workdir",
-        "resume",
-        "references",
-        "tasks",
-        "save_every",
-        "cache",
-        "workers",
-    ),
-    *("seed", "seeds", "method", "data_dir", "mesh", "distributed", "coordinator", "num_processes", "process_id"),
-    *("init_timeout", "stall_factor"),
-)
+BOOKKEEPING = ("tasks", "cache", "workers")  # flags that change no result, beside those of every experiment
 
 
 class Setup(NamedTuple):
@@ -86,11 +69,10 @@ def write_result(path: Path, row: Mapping[str, Any]) -> None:
 def method_folder(setup: Setup, name: str) -> Path:
     """Where a method's runs lie: its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    flags = {key: str(value) for key, value in dataclasses.asdict(config).items() if key not in BOOKKEEPING}
     shared = max(task.num_classes for task in setup.tasks) if setup.config.data == "embedded" else None
-    place = None if config.data_dir is None else str(Path(config.data_dir).resolve())
-    identity = json.dumps([name, flags, shared, place, setup.digest], sort_keys=True)
-    return setup.config.workdir / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    place = place_of(config)
+    short = fingerprint(config, name, shared, place, setup.digest, ignoring=BOOKKEEPING)
+    return setup.config.workdir / f"{name}-{short}"
 
 
 def run_folder(setup: Setup, name: str, task: Task, seed: int) -> Path:

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 
 import jaxmodels as jm
-from experiments import adapting, command, planning, recipes, runs, tables
+from experiments import adapting, command, planning, recipes, running, runs, tables
 from experiments.methods import METHODS
+from experiments.running import Running
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.vit import SIZES
 from jaxmodels.data import tasks as data_tasks
@@ -38,8 +38,8 @@ KINDS = ("prefix", "adapter", "prompt", "none")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of `experiments.vtab`."""
+class Flags:
+    """What is computed, and what is shown of it."""
 
     method: tyro.extras.literal_type_from_choices(METHODS) = "res_tuning"  # type: ignore[valid-type]
     """Tuner to train."""
@@ -115,38 +115,21 @@ class Config:
     """Recompute each block in the backward pass."""
     cache: Literal["ram", "disk", "none"] = "ram"
     """Where decoded images are kept: in memory, as far as they fit in half of it; in a file; or nowhere."""
-    mesh: str = ""
-    """Sizes of the mesh's axes, such as data:-1,fsdp:4 (-1 takes the devices that are left); empty uses one device."""
-    plan: str = ""
-    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
-    extra [plan]. Exit status 3 says that it does not fit."""
     plan_steps: Literal["both", "train"] = "both"
     """Plan the train and the evaluation step, or the train step alone, which takes about 0.7 of the time."""
-    plan_out: Path | None = None
-    """File for the plan as JSON."""
-    distributed: Literal["auto", "none"] = "auto"
-    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """Which one this is, from 0."""
-    init_timeout: float = 300.0
-    """Seconds until all processes must have come."""
-    stall_factor: float = 20.0
-    """No step within so many times the median step (and a minute) ends the run with status 5, after printing every
-    thread's stack and the process that is behind; 0 never does."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
     workers: int = 0
     """Processes that read and decode images ahead; 0 leaves it to a thread."""
     references: bool = True
     """Also show linear probe and full fine-tuning."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
-    resume: bool = False
-    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Running, Flags):
+    """Flags of `experiments.vtab`."""
+
+    stall_factor: float = 20.0
+    """No step within so many times the median step (and a minute) ends the run with status 5, after printing every
+    thread's stack and the process that is behind; 0 never does."""
 
 
 def main(config: Config) -> None:
@@ -156,17 +139,10 @@ def main(config: Config) -> None:
     if config.plan:
         planning.run(config, Console())
         return
-    processes.start(
-        config.coordinator,
-        config.num_processes,
-        config.process_id,
-        automatic=config.distributed == "auto",
-        timeout=config.init_timeout,
-    )
-    console = Console(quiet=not processes.is_main())
+    console = running.join(config)
     backbone, params = load_backbone(config)
     chosen = load_tasks(config, backbone)
-    mesh = jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+    mesh = running.mesh_of(config)
     setup = runs.Setup(config, backbone, params, backbone_hash(params), chosen, console, [], mesh)
     adapting.check_settings(setup)
     tables.headline(console, config, backbone, chosen)

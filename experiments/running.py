@@ -1,0 +1,97 @@
+"""Where and how an experiment runs: devices, processes, planning, saving; the same flags for every command."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from rich.console import Console
+
+import jaxmodels as jm
+from jaxmodels.training import processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """Flags that every experiment has. They say where and how to run, not what is computed."""
+
+    mesh: str = ""
+    """Sizes of the mesh's axes, such as data:-1,fsdp:4 (-1 takes the devices that are left); empty uses one device."""
+    plan: str = ""
+    """A TPU slice that need not be there, such as v5e:4x4: print what a step needs on it and train nothing. Needs the
+    extra [plan]. Exit status 3 says that it does not fit."""
+    plan_out: Path | None = None
+    """File for the plan as JSON."""
+    distributed: Literal["auto", "none"] = "auto"
+    """Join the processes that a TPU pod, GKE, SLURM or Open MPI has started, or run alone."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, to join processes that were started by hand; with the next two."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
+    init_timeout: float = 300.0
+    """Seconds until all processes must have come."""
+    stall_factor: float = 0.0
+    """No step within so many times the median step (and a minute) ends the run with status 5, after printing every
+    thread's stack and the process that is behind; 0 never does."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is no finite number stops the run, or its step is skipped and counted."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 saves on Ctrl-C and at the end."""
+    resume: bool = False
+    """Skip finished runs and continue the interrupted one from its checkpoint."""
+
+
+# Flags that say where, how often or in which company to run, not what is computed.
+BOOKKEEPING = (
+    *(field.name for field in dataclasses.fields(Running)),
+    *("plan_steps", "workdir", "references", "picture", "method", "data_dir", "seed", "seeds"),
+)
+
+
+def join(config: Running) -> Console:
+    """Joins the processes that the flags name; the console prints in the first of them alone."""
+    processes.start(
+        config.coordinator,
+        config.num_processes,
+        config.process_id,
+        automatic=config.distributed == "auto",
+        timeout=config.init_timeout,
+    )
+    return Console(quiet=not processes.is_main())
+
+
+def mesh_of(config: Running) -> jax.sharding.Mesh | None:
+    """The mesh of the flags; one of all devices where several processes run without it, None for one device."""
+    return jm.make_mesh(config.mesh or "data:-1") if config.mesh or jax.process_count() > 1 else None
+
+
+def fit_options(config: Running) -> dict[str, Any]:
+    """What the flags mean to `jm.fit`."""
+    return {
+        "save_every": config.save_every,
+        "on_nan": config.on_nan,
+        "stall_factor": config.stall_factor or None,
+    }
+
+
+def fingerprint(config: Any, name: str, *more: Any, ignoring: tuple[str, ...] = ()) -> str:
+    """A short hash of all that changes a method's result, which tells its folders apart.
+
+    Args:
+        config: the flags as they apply to the method.
+        name: of the method.
+        *more: what else changes it, such as `place_of` the data; JSON values.
+        ignoring: flags beside `BOOKKEEPING` that do not.
+    """
+    flags = dataclasses.asdict(config).items()
+    kept = {key: str(value) for key, value in flags if key not in (*BOOKKEEPING, *ignoring)}
+    return hashlib.sha256(json.dumps([name, kept, *more], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def place_of(config: Any) -> str | None:
+    """Where the data lie, None for embedded ones."""
+    return None if config.data_dir is None else str(Path(config.data_dir).resolve())
