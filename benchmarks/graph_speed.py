@@ -16,7 +16,7 @@ from torch.nn import functional
 from benchmarks import torch_graphs
 from benchmarks.graph_accuracy import PEER_GRID, PUBLISHED
 from benchmarks.graph_data import Nodes, node_set
-from benchmarks.graph_training import CHUNK, epochs_of, module_of, optimizer_of
+from benchmarks.graph_training import module_of, ours
 from jaxmodels.graphs.n2_names import from_official
 
 WIDE = {**PUBLISHED, "steps": 3, "width": 128, "pseudo_nodes": 256, "dropout": 0.4}  # the released code's defaults
@@ -27,20 +27,6 @@ def configuration(dataset: str, method: str) -> dict[str, Any]:
     if method == "n2":
         return PUBLISHED if dataset == "minesweeper" else WIDE
     return PEER_GRID[2]
-
-
-def ours(nodes: Nodes, method: str, config: dict[str, Any]) -> Callable[[], int]:
-    """A function that runs some epochs and returns how many."""
-    start, epochs = epochs_of(module_of(method, nodes.data.num_classes, config), optimizer_of(config), CHUNK)
-    batch = jax.device_put({**nodes.batch, "mask": nodes.masks(0)["train"]})
-    held = [start(jax.random.key(0), batch)]
-
-    def run() -> int:
-        held[0], log_probs = epochs(held[0], batch)
-        np.asarray(log_probs)
-        return CHUNK
-
-    return run
 
 
 def torch_model(nodes: Nodes, method: str, config: dict[str, Any]) -> tuple[torch.nn.Module, tuple]:
@@ -55,23 +41,24 @@ def torch_model(nodes: Nodes, method: str, config: dict[str, Any]) -> tuple[torc
     return torch_graphs.NodePeer(method, x.shape[1], data.num_classes, **options), (x, edges)
 
 
-def theirs(nodes: Nodes, method: str, config: dict[str, Any]) -> Callable[[], int]:
-    """One epoch in PyTorch."""
-    torch.manual_seed(0)
+def theirs(
+    nodes: Nodes, method: str, config: dict[str, Any], *, split: int = 0, seed: int = 0
+) -> Callable[[], np.ndarray]:
+    """A function that trains one epoch in PyTorch and returns the log-probabilities (1, N, c) after it."""
+    torch.manual_seed(1000 * seed + split)
     model, inputs = torch_model(nodes, method, config)
     optimizer = torch.optim.Adam(model.parameters(), lr=config["lr"], weight_decay=config["decay"])
-    rows = torch.from_numpy(nodes.data.splits[0].train)
+    rows = torch.from_numpy(nodes.data.splits[split].train)
     labels = torch.from_numpy(nodes.data.labels).long()
 
-    def run() -> int:
+    def run() -> np.ndarray:
         model.train()
         optimizer.zero_grad(set_to_none=True)
         functional.nll_loss(model(*inputs)[rows], labels[rows]).backward()
         optimizer.step()
         model.eval()
         with torch.no_grad():
-            model(*inputs).numpy()
-        return 1
+            return model(*inputs).numpy()[None]
 
     return run
 
@@ -94,10 +81,10 @@ def check_n2(nodes: Nodes, config: dict[str, Any]) -> float:
     return difference
 
 
-def spent(run: Callable[[], int]) -> float:
+def spent(run: Callable[[], np.ndarray]) -> float:
     """CPU seconds per epoch."""
     started = time.process_time()
-    epochs = run()
+    epochs = len(run())
     return (time.process_time() - started) / epochs
 
 

@@ -236,9 +236,9 @@ def _sort(node: Any, rows: np.ndarray, at: int) -> int:
             columns = np.array([np.arange(first, first + size) for first in starts])
             blocks = rows[:, columns]  # (n, branches, tokens of a branch)
             _, rank = np.unique(blocks.reshape(-1, size), axis=0, return_inverse=True)
-            order = np.argsort(rank.reshape(len(rows), len(starts)), axis=1, kind="stable")
+            order = np.argsort(rank.reshape(blocks.shape[:2]), axis=1, kind="stable")
             sorted_blocks = np.take_along_axis(blocks, order[:, :, None], axis=1)
-            rows[:, columns.ravel()] = sorted_blocks.reshape(len(rows), -1)
+            rows[:, columns.ravel()] = sorted_blocks.reshape(len(rows), columns.size)
     return at
 
 

@@ -59,6 +59,7 @@ def test_equal_queries_have_one_canonical_row():
     assert canonical("pi", np.array([[5, 3, 1, 0, 2]])).tolist() == [[5, 3, 1, 0, 2]]
     assert canonical("ip", np.array([[5, 3, 1, 0, 2]])).tolist() == [[1, 0, 5, 3, 2]]
     assert canonical("up-DNF", np.array([[5, 3, 1, 0, -1, 2]])).tolist() == [[1, 0, 5, 3, -1, 2]]
+    assert canonical("3in", np.zeros((0, 7), int)).shape == (0, 7)
 
 
 @pytest.mark.parametrize(
