@@ -95,7 +95,8 @@ class Flags:
     pool_fraction: float = 0.25
     """lod: share of each batch that comes from the diffused queries; 0 has no pool."""
     pool_per_structure: int = 0
-    """lod: diffused queries of each structure; 0 takes the number of training queries of the smallest structure."""
+    """lod: diffused queries of each structure; 0 takes as many as the largest trained structure but 1p has, at most
+    20,000."""
     pool_depth: int = 2
     """lod: most operations that a training query goes through."""
     targets: tuple[str, ...] = ()
@@ -109,9 +110,9 @@ class Flags:
     """lod: chance that relation diffusion stops at each hop; 1 does not diffuse."""
     diffusion_hops: int = 2
     """lod: its hops."""
-    adaption: tyro.extras.literal_type_from_choices(MODES) = "logit"  # type: ignore[valid-type]
-    """lod: what balances the structures of a batch; off is the plain loss. param costs a backward pass a structure and
-    fits betae better than logit."""
+    adaption: tyro.extras.literal_type_from_choices(MODES) | None = None  # type: ignore[valid-type]
+    """lod: what balances the structures of a batch; off is the plain loss. logit unless given, but param, which costs a
+    backward pass a structure, for query2box and betae."""
     adapt_alpha: float = 0.5
     """lod: exponent of gradient sizes in the weights."""
     adapt_rate: float = 0.0

@@ -47,6 +47,9 @@ from jaxmodels.training.results import find_result
 EVALUATION_BATCH = 64
 # Robust losses where noise is declared. BetaE's first scores are so low that q would damp every positive to nothing.
 NOISY = {"gqe": (0.3, 0.0), "query2box": (0.3, 0.0), "betae": (0.0, 0.7)}  # base -> q, mix
+# What a group's size is, unless a flag says: over scores it is cheap, but made BetaE's runs differ widely.
+ADAPTED = {"gqe": "logit", "query2box": "param", "betae": "param"}
+MOST_DIFFUSED = 20_000  # queries of a structure in the pool, unless a flag says
 MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 
 # Flags that mean nothing to the base model alone, and those that say where, how often or in which company to run.
@@ -153,16 +156,16 @@ def shards(setup: Setup) -> int:
 
 def objective_of(config: Any, names: Names, pool: tuple[str, ...]) -> Any:
     """What `lod` minimises, by the flags."""
-    adaption = OFF._replace(reduce=config.group_reduce)
-    if config.adaption != "off":
+    adaption, mode = OFF._replace(reduce=config.group_reduce), config.adaption or ADAPTED[config.base]
+    if mode != "off":
         adaption = Adaption(
-            config.adaption,
+            mode,
             alpha=config.adapt_alpha,
             rate=config.adapt_rate,
             measure=config.adapt_on,
             reduce=config.group_reduce,
         )
-    diffused = tuple(name for name in pool if name not in names.seen) if config.adaption == "project" else ()
+    diffused = tuple(name for name in pool if name not in names.seen) if mode == "project" else ()
     return lod(diffused=diffused, adaption=adaption, robust=robust_of(config))
 
 
@@ -209,7 +212,9 @@ def run(setup: Setup, name: str, seed: int) -> dict[str, Any]:
 
 def draw_pool(setup: Setup, config: Any, names: Names, found: Training, seed: int) -> Pool:
     """The diffused queries of a run."""
-    quota = config.pool_per_structure or min(len(each.tokens) for each in found.queries.values())
+    sizes = {name: len(each.tokens) for name, each in found.queries.items()}
+    larger = [size for name, size in sizes.items() if name != "1p"] or list(sizes.values())
+    quota = config.pool_per_structure or min(max(larger), MOST_DIFFUSED)
     base = build_base(setup)
     near = surroundings(found.graph, beta=config.diffusion_stop, hops=config.diffusion_hops)
     return diffuse(
