@@ -28,7 +28,7 @@ N2_GRID = (
     {"steps": 2, "dropout": 0.6, "lr": 3e-3, "decay": 5e-4, "pseudo_nodes": 64, **SIZES},
     {"steps": 2, "dropout": 0.7, "lr": 3e-3, "decay": 5e-3, "pseudo_nodes": 64, **SIZES},
     {"steps": 3, "dropout": 0.5, "lr": 1e-2, "decay": 5e-4, "pseudo_nodes": 32, **SIZES},
-    {"steps": 4, "dropout": 0.4, "lr": 3e-3, "decay": 1e-6, "pseudo_nodes": 64, **SIZES},
+    {"steps": 2, "dropout": 0.5, "lr": 1e-2, "decay": 5e-3, "pseudo_nodes": 16, **SIZES},
 )
 PEER_GRID = (
     {"depth": 2, "dropout": 0.5, "residual": False, "width": 64, "lr": 1e-2, "decay": 5e-4},
