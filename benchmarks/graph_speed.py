@@ -19,7 +19,8 @@ from benchmarks.graph_data import Nodes, node_set
 from benchmarks.graph_training import module_of, ours
 from jaxmodels.graphs.n2_names import from_official
 
-WIDE = {**PUBLISHED, "steps": 3, "width": 128, "pseudo_nodes": 256, "dropout": 0.4}  # the released code's defaults
+# The released code's defaults.
+WIDE = {**PUBLISHED, "steps": 3, "width": 128, "pseudo_nodes": 256, "dropout": 0.4, "lr": 1e-3}
 
 
 def configuration(dataset: str, method: str) -> dict[str, Any]:

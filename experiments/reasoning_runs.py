@@ -178,9 +178,10 @@ def robust_of(config: Any) -> Robust:
 
 
 def for_method(config: Any, name: str) -> Any:
-    """The flags as they apply to a method: the base alone has none of LoD's."""
+    """The flags as they apply to a method: LoD's with what base and noise decide, the base alone has none."""
     if name == "lod":
-        return dataclasses.replace(config, method="lod")
+        robust, mode = robust_of(config), config.adaption or ADAPTED[config.base]
+        return dataclasses.replace(config, method="lod", adaption=mode, q=robust.q, mix=robust.mix)
     defaults = {f.name: f.default for f in dataclasses.fields(config) if f.name in LOD_FLAGS}
     return dataclasses.replace(config, method="base", **defaults)
 
@@ -210,11 +211,15 @@ def run(setup: Setup, name: str, seed: int) -> dict[str, Any]:
     return row
 
 
+def pool_size(trained: Mapping[str, int]) -> int:
+    """Diffused queries of each structure, from the numbers of training queries: of the largest structure but 1p."""
+    larger = [size for name, size in trained.items() if name != "1p"] or list(trained.values())
+    return min(max(larger), MOST_DIFFUSED)
+
+
 def draw_pool(setup: Setup, config: Any, names: Names, found: Training, seed: int) -> Pool:
     """The diffused queries of a run."""
-    sizes = {name: len(each.tokens) for name, each in found.queries.items()}
-    larger = [size for name, size in sizes.items() if name != "1p"] or list(sizes.values())
-    quota = config.pool_per_structure or min(max(larger), MOST_DIFFUSED)
+    quota = config.pool_per_structure or pool_size({name: len(each.tokens) for name, each in found.queries.items()})
     base = build_base(setup)
     near = surroundings(found.graph, beta=config.diffusion_stop, hops=config.diffusion_hops)
     return diffuse(

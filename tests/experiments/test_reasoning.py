@@ -76,6 +76,25 @@ def test_the_robust_loss_follows_the_noise_and_the_base(flags, q, mix):
     assert (found.q, found.mix, found.warm) == (q, mix, config.q_warm)
 
 
+@pytest.mark.parametrize(("base", "mode"), [("gqe", "logit"), ("query2box", "param"), ("betae", "param")])
+def test_what_the_flags_leave_open_is_decided_before_the_run_gets_its_name(folder, tmp_path, base, mode):
+    config = quick(folder, tmp_path, base=base, noise="answer")
+    found = reasoning_runs.for_method(config, "lod")
+    assert found.adaption == mode and None not in (found.q, found.mix)
+    assert reasoning_runs.for_method(found, "lod") == found
+    assert reasoning_runs.for_method(dataclasses.replace(config, adaption="off"), "lod").adaption == "off"
+    setup = reasoning_runs.Setup(config, reasoning_data.load(config), None, [], {}, {})
+    assert reasoning_runs.method_folder(setup, "lod") == reasoning_runs.method_folder(
+        setup._replace(config=found), "lod"
+    )
+
+
+def test_the_pool_is_as_large_as_the_largest_structure_of_several_relations():
+    assert reasoning_runs.pool_size({"1p": 900, "2p": 200, "2in": 20}) == 200
+    assert reasoning_runs.pool_size({"1p": 900}) == 900
+    assert reasoning_runs.pool_size({"1p": 5, "2p": 10**6}) == 20_000
+
+
 def test_the_pool_aims_at_what_is_tested_and_not_trained(folder, tmp_path):
     config = quick(folder, tmp_path)
     setup = reasoning_runs.Setup(config, reasoning_data.load(config), Console(quiet=True), [], {}, {})
