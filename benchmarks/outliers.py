@@ -28,6 +28,7 @@ from rich.console import Console
 from experiments import outlier_data, outlier_runs, outliers
 from experiments.outlier_methods import METHODS, concatenated, recipe_of
 from experiments.outlier_runs import judged
+from experiments.running import Setup
 from jaxmodels.outliers.pairs import PairBatches, built, check_data, pair_scores, pairs_of
 from jaxmodels.training.memory import reuse_freed_memory
 from jaxmodels.training.metrics import read_metrics
@@ -85,7 +86,7 @@ def accuracy(config: Any, problem: outlier_data.Problem, method: str, seed: int,
     case, started, used = outlier_data.case_of(config, problem, seed), time.time(), time.process_time()
     detect, trace = METHODS[method].scores, {}
     if detect is None:
-        setup = outlier_runs.Setup(config, problem, Console(quiet=True), [])
+        setup = Setup(config, problem, Console(quiet=True), [])
         folder = file.with_suffix("") / outlier_runs.run_folder(setup, method, seed).relative_to(config.workdir)
         check_data(case.views, case.mask, recipe_of(config, problem.name))
         scores, _ = outlier_runs.train(setup, case, seed, folder)

@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import recommendation, recommendation_data, recommendation_runs
+from experiments.running import Setup
 from jaxmodels.training.memory import reuse_freed_memory
 from jaxmodels.training.results import find_result, mean_and_deviation
 from jaxmodels.training.state import begin, train_step
@@ -50,7 +51,7 @@ METRICS = {"P@3": "precision@3", "R@3": "recall@3", "N@3": "ndcg@3", "P@5": "pre
            "N@5": "ndcg@5", "MAP": "map", "MRR": "mrr"}  # fmt: skip
 
 
-def setup_of(a: argparse.Namespace, dataset: str, method: str) -> recommendation_runs.Setup:
+def setup_of(a: argparse.Namespace, dataset: str, method: str) -> Setup:
     """A command of the experiment with its published settings."""
     config = recommendation.Config(
         method=method,
@@ -64,7 +65,7 @@ def setup_of(a: argparse.Namespace, dataset: str, method: str) -> recommendation
     )
     loaded = recommendation_data.load(config)
     config = recommendation.settled(config, embedded=loaded.name == recommendation_data.EMBEDDED)
-    setup = recommendation_runs.Setup(config, loaded, Console(), [])
+    setup = Setup(config, loaded, Console(), [])
     every = 10 * recommendation_runs.batches_of(setup, config.method, 0).per_epoch
     return setup._replace(config=dataclasses.replace(config, save_every=every))
 
@@ -79,7 +80,7 @@ def spent(run, repeats: int) -> float:
     return float(np.median(found))
 
 
-def torch_of(setup: recommendation_runs.Setup, method: str):
+def torch_of(setup: Setup, method: str):
     """The PyTorch model, its optimizer, the training pairs and the users' items in sets."""
     import torch
 
@@ -87,7 +88,7 @@ def torch_of(setup: recommendation_runs.Setup, method: str):
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    train = setup.loaded.parts.train
+    train = setup.problem.parts.train
     options = recommendation_runs.settings_for(setup, method).options
     model = Dpcml(train.num_users, train.num_items, setup.config.dim, options["vectors"], weight=options["diversity"])
     pairs = np.stack([train.users, train.items], 1)
@@ -99,7 +100,7 @@ def sets(part) -> list[set[int]]:
     return [set(own.tolist()) for own in np.split(part.items, part.starts[1:-1])]
 
 
-def speed(setup: recommendation_runs.Setup, method: str, steps: int, repeats: int) -> None:
+def speed(setup: Setup, method: str, steps: int, repeats: int) -> None:
     """Prints CPU seconds of an epoch: `steps` of it are run, in turns."""
     from benchmarks.torch_recommendation import epoch
 
@@ -123,11 +124,11 @@ def speed(setup: recommendation_runs.Setup, method: str, steps: int, repeats: in
     rows = np.array([[spent(ours, 1), spent(theirs, 1)] for _ in range(repeats)]) * batches.per_epoch / steps
     low, middle, high = np.quantile(rows[:, 1] / rows[:, 0], (0.25, 0.5, 0.75))
     here, there = np.median(rows, axis=0)
-    print(f"{setup.loaded.name:12s}{method:8s} epoch of {batches.per_epoch} steps: ours {here:.2f} CPU s, PyTorch "
+    print(f"{setup.problem.name:12s}{method:8s} epoch of {batches.per_epoch} steps: ours {here:.2f} CPU s, PyTorch "
           f"{there:.1f}; ratio {middle:.1f} ({low:.1f} to {high:.1f})", flush=True)  # fmt: skip
 
 
-def evaluation(setup: recommendation_runs.Setup, method: str, users: int, repeats: int) -> None:
+def evaluation(setup: Setup, method: str, users: int, repeats: int) -> None:
     """Prints CPU seconds of an evaluation; PyTorch's is that of `users` users, scaled. The metrics must agree."""
     import torch
 
@@ -142,7 +143,7 @@ def evaluation(setup: recommendation_runs.Setup, method: str, users: int, repeat
     whole = recommendation_runs.measure(setup, "test")
     small = setup._replace(config=dataclasses.replace(setup.config, eval_users=users))
     some = recommendation_runs.measure(small, "test")
-    held = sets(setup.loaded.parts.test)
+    held = sets(setup.problem.parts.test)
     with torch.no_grad():
         theirs = evaluated(model, some._users.tolist(), held, known)
     ours = some(ready.method.predict, variables)
@@ -151,8 +152,8 @@ def evaluation(setup: recommendation_runs.Setup, method: str, users: int, repeat
         raise ValueError(f"evaluation: the metrics differ by {worst:.1e}")
     whole(ready.method.predict, variables)
     here = spent(lambda: whole(ready.method.predict, variables), repeats)
-    there = spent(lambda: evaluated(model, some._users.tolist(), held, known), 1) * setup.loaded.num_users / users
-    print(f"{setup.loaded.name:12s}{method:8s} evaluation of {setup.loaded.num_users:,} users: ours {here:.2f} CPU s, "
+    there = spent(lambda: evaluated(model, some._users.tolist(), held, known), 1) * len(whole._users) / users
+    print(f"{setup.problem.name:12s}{method:8s} evaluation of {len(whole._users):,} users: ours {here:.2f} CPU s, "
           f"PyTorch {there:.1f} (of {users} users, scaled); ratio {there / here:.1f}; metrics agree to {worst:.0e}",
           flush=True)  # fmt: skip
 
@@ -171,7 +172,7 @@ def table(a: argparse.Namespace) -> None:
                 mean, deviation = mean_and_deviation(100 * row[metric] for row in found) if found else (0.0, 0.0)
                 cells.append(f"{f'{mean:.2f} +- {deviation:.2f}' if found else '-':>14s}")
             print(f"{f'{dataset} {method} ({len(found)} seeds)':32s}" + "".join(cells))
-            published = PUBLISHED.get((setup.loaded.name, method))
+            published = PUBLISHED.get((setup.problem.name, method))
             if published:
                 print(f"{'  published':32s}" + "".join(f"{value:>14.2f}" for value in published))
 

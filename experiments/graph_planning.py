@@ -7,12 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from experiments import graph_data, graph_runs
-from experiments.command import DoesNotFit
+from experiments.plan_report import plans_of, report
 from jaxmodels.graphs.rows import node_rows, node_shapes
 from jaxmodels.planning.chips import parse as parse_chips
-from jaxmodels.planning.plan import show
-from jaxmodels.planning.training import Plans, plan_method, plan_train
-from jaxmodels.training.metrics import write_text
 
 
 def run(config: Any, console: Console) -> None:
@@ -44,24 +41,7 @@ def run(config: Any, console: Console) -> None:
         config.loss,
         tuple(shapes.items()) if config.synthetic_nodes else None,
     )
-    method = made.method
-    compiled = plan_method if config.plan_steps == "both" else plan_train
-    try:
-        plans = compiled(
-            method,
-            made.optimizer,
-            chips=config.plan,
-            batch_size=shapes["label"].shape[0],
-            mesh=config.mesh or "data:-1",
-        )
-    except ImportError as error:
-        raise ValueError(f"--plan={config.plan}: {error}") from None
+    rows, both = shapes["label"].shape[0], config.plan_steps == "both"
+    plans = plans_of(config, made.method, made.optimizer, batch_size=rows, both=both)
     sizes = f"{nodes:,} nodes, {edges:,} edges, {shapes['nodes'].shape[1]} features"
-    console.print(f"{config.method} on a graph of {sizes}, {config.plan}", highlight=False)
-    for line in plans.lines() if isinstance(plans, Plans) else show(plans):
-        console.print(line, highlight=False, soft_wrap=True)
-    if config.plan_out:
-        found = plans.to_json()
-        write_text(config.plan_out, json.dumps(found if "train" in found else {"train": found}, indent=1) + "\n")
-    if not plans.fits:
-        raise DoesNotFit(f"--plan={config.plan}: {config.method} on {sizes} does not fit")
+    report(config, console, f"{config.method} on a graph of {sizes}", plans)

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from rich.console import Console
 
-import jaxmodels as jm
-from experiments import graph_data, graph_methods, tables
+from experiments import graph_data, graph_methods
 from experiments.graph_data import Problem
 from experiments.graph_judging import LESS_IS_BETTER, Judge
 from experiments.graph_methods import Recipe
-from experiments.running import fingerprint, fit_options, place_of
+from experiments.judged import fit_judged
+from experiments.running import Setup, fingerprint, place_of
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.graph_files import Split
 from jaxmodels.graphs.bucketed import Bucketed
@@ -32,7 +31,6 @@ from jaxmodels.graphs.schedule import warmup_power
 from jaxmodels.method import Method
 from jaxmodels.rules import count
 from jaxmodels.training.checkpoint import has_checkpoint
-from jaxmodels.training.goodput import Clock
 from jaxmodels.training.memory import peak_bytes
 from jaxmodels.training.mesh import fetch, put_batch, row_shards
 from jaxmodels.training.optimizer import partitioned
@@ -40,24 +38,6 @@ from jaxmodels.training.processes import is_main
 from jaxmodels.training.results import find_result
 
 BOOKKEEPING = ("split",)  # flags that change no result, beside those of every experiment
-
-
-class Setup(NamedTuple):
-    """What all runs of one command share.
-
-    Attributes:
-        config: the flags.
-        problem: the data.
-        console: where to print.
-        clocks: of the runs so far.
-        mesh: devices, None for one.
-    """
-
-    config: Any
-    problem: Problem
-    console: Console
-    clocks: list[Clock]
-    mesh: jax.sharding.Mesh | None = None
 
 
 class Built(NamedTuple):
@@ -219,28 +199,9 @@ def train(setup: Setup, name: str, split: int, seed: int, folder: Path) -> dict[
             resume=resumed,
         )
         variables = jax.jit(made.method.init)(jax.random.key(seed), batches[0])
-        fitted = None
-        if not judge.exhausted():
-            fitted = jm.fit(
-                made.method,
-                batches,
-                made.optimizer,
-                steps=steps,
-                variables=variables,
-                seed=seed,
-                workdir=folder,
-                resume=resumed,
-                log_every=every,
-                evaluate=judge,
-                evaluate_every=every,
-                mesh=setup.mesh,
-                **fit_options(config),
-                shapes=len(batches.sizes),
-                until=judge.exhausted,
-                on_log=tables.progress(setup.console, f"{name} on {problem.name}, split {split}, seed {seed}", steps),
-            )
-    if fitted:
-        setup.clocks.append(fitted.clock)
+        label, shapes = f"{name} on {problem.name}, split {split}, seed {seed}", len(batches.sizes)
+        options = {"steps": steps, "variables": variables, "seed": seed, "resume": resumed, "shapes": shapes}
+        fitted = fit_judged(setup, made, batches, judge, folder=folder, every=every, label=label, **options)
     if is_main():
         shutil.rmtree(previous_of(folder), ignore_errors=True)
     rows = fitted.history if fitted else []

@@ -12,7 +12,8 @@ from rich.table import Table
 from experiments import graph_picture
 from experiments.graph_judging import LESS_IS_BETTER
 from experiments.graph_methods import METHODS
-from experiments.graph_runs import Setup, method_folder, settings_of
+from experiments.graph_runs import method_folder, settings_of
+from experiments.running import Setup
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.pictures import save_figure

@@ -144,20 +144,21 @@ def main(config: Config) -> None:
     console = running.join(config)
     problem = load(config)
     mesh = running.mesh_of(config)
-    setup = graph_runs.Setup(config, problem, console, [], mesh)
-    names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)
+    setup = running.Setup(config, problem, console, [], mesh)
+    names = running.compared(config, METHODS)
     for name in names:  # wrong flags stop the command before anything trains
         graph_runs.settings_of(config, name, problem)
     chosen = splits(config, problem)
     graph_tables.headline(setup, chosen)
     rows = {
-        name: [graph_runs.run(setup, name, split, seed) for split in chosen for seed in seeds(config)] for name in names
+        name: [graph_runs.run(setup, name, split, seed) for split in chosen for seed in running.seeds(config)]
+        for name in names
     }
     graph_tables.show(setup, rows)
     tables.goodput(console, setup.clocks)
     folder = graph_runs.method_folder(setup, config.method)
     if processes.is_main() and config.picture:
-        graph_tables.draw(folder / "summary.png", setup, rows, chosen[0], seeds(config)[0])
+        graph_tables.draw(folder / "summary.png", setup, rows, chosen[0], running.seeds(config)[0])
     console.print(f"Picture, metrics and parameters: {folder}  ({time.perf_counter() - started:.0f} s in all)")
 
 
@@ -189,11 +190,6 @@ def splits(config: Config, problem: graph_data.Problem) -> tuple[int, ...]:
     if not all(0 <= each < count for each in chosen):
         raise ValueError(f"--split={config.split}: expected all, or numbers from 0 to {count - 1} ({problem.name})")
     return chosen
-
-
-def seeds(config: Config) -> tuple[int, ...]:
-    """The seeds of a command."""
-    return config.seeds or (config.seed,)
 
 
 def check(config: Config) -> None:

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 from experiments.outlier_data import case_of
-from experiments.outlier_runs import Setup, history, read_scores
+from experiments.outlier_runs import history, read_scores
+from experiments.running import Setup
 from jaxmodels.data.view_outliers import KINDS
 from jaxmodels.training.results import mean_and_deviation
 

@@ -1,19 +1,16 @@
 """`--plan`: what a step of RCPMOD and its scores need on a TPU slice, without the slice."""
 
-import json
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from experiments.command import DoesNotFit
 from experiments.outlier_data import Problem
 from experiments.outlier_methods import recipe_of
+from experiments.plan_report import plans_of, report
 from jaxmodels.outliers.pairs import built, pairs_of
-from jaxmodels.planning.plan import show
-from jaxmodels.planning.training import Plans, placed_on, plan_train
-from jaxmodels.training.metrics import write_text
+from jaxmodels.planning.training import placed_on
 from jaxmodels.training.state import variables_of
 
 
@@ -39,22 +36,11 @@ def run(config: Any, problem: Problem, console: Console) -> None:
         )
 
     method = made.method._replace(init=shapes_alone)
-    where = {"chips": config.plan, "batch_size": recipe.batch_size, "mesh": config.mesh or "data:-1"}
-    try:
-        plans: Any = plan_train(method, made.optimizer, **where)
-        if config.plan_steps == "both":
-            steps = placed_on(method, made.optimizer, **where)
-            scored = jax.jit(lambda variables, rows: method.predict(variables, {"rows": rows}))
-            variables = variables_of(steps.ts, steps.frozen)
-            plans = Plans(plans, steps.plan(scored, variables, steps.batch["rows"]))
-    except ImportError as error:
-        raise ValueError(f"--plan={config.plan}: {error}") from None
-    sizes = f"{objects:,} objects, views of {widths[0]} and {widths[1]} features"
-    console.print(f"rcpmod on {sizes}, {recipe.batch_size} rows a step, {config.plan}", highlight=False)
-    for line in plans.lines() if isinstance(plans, Plans) else show(plans):
-        console.print(line, highlight=False, soft_wrap=True)
-    if config.plan_out:
-        found = plans.to_json()
-        write_text(config.plan_out, json.dumps(found if "train" in found else {"train": found}, indent=1) + "\n")
-    if not plans.fits:
-        raise DoesNotFit(f"--plan={config.plan}: rcpmod on {sizes} does not fit")
+    rows = recipe.batch_size
+    plans = plans_of(config, method, made.optimizer, batch_size=rows, both=False)
+    if config.plan_steps == "both":
+        steps = placed_on(method, made.optimizer, config.plan, rows, mesh=config.mesh or "data:-1")
+        scored = jax.jit(lambda variables, rows: method.predict(variables, {"rows": rows}))
+        plans["evaluate"] = steps.plan(scored, variables_of(steps.ts, steps.frozen), steps.batch["rows"])
+    subject = f"rcpmod on {objects:,} objects, views of {widths[0]} and {widths[1]} features"
+    report(config, console, subject, plans, detail=f"{rows} rows a step")

@@ -8,48 +8,29 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from experiments import outlier_methods, tables
-from experiments.outlier_data import Case, Problem, case_of
+from experiments.outlier_data import Case, case_of
 from experiments.outlier_methods import METHODS
-from experiments.running import fingerprint, fit_options, place_of
+from experiments.running import Setup, fingerprint, fit_options, place_of
 from experiments.runs import begin_folder, plain, previous_of, write_result
+from jaxmodels.atomic import write_text
 from jaxmodels.outliers.pairs import Coders, PairBatches, Recipe, Scores, check_data, merge_scores, pairs_of, train_pair
 from jaxmodels.training.checkpoint import has_checkpoint
-from jaxmodels.training.goodput import Clock
 from jaxmodels.training.memory import peak_bytes
-from jaxmodels.training.metrics import read_metrics, write_text
+from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.processes import is_main, wait_for_all
 from jaxmodels.training.results import find_result
 from jaxmodels.weights.files import read_arrays, write_safetensors
 
 BOOKKEEPING = ("evaluate_every",)  # flags that change no result, beside those of every experiment
 SCORES, CODERS = "scores.csv", "autoencoders.safetensors"
-
-
-class Setup(NamedTuple):
-    """What all runs of one command share.
-
-    Attributes:
-        config: the flags.
-        problem: the data.
-        console: where to print.
-        clocks: of the runs so far.
-        mesh: devices, None for one.
-    """
-
-    config: Any
-    problem: Problem
-    console: Console
-    clocks: list[Clock]
-    mesh: jax.sharding.Mesh | None = None
 
 
 def for_method(config: Any, name: str) -> Any:

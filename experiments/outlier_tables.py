@@ -12,7 +12,8 @@ from rich.table import Table
 from experiments import outlier_picture
 from experiments.outlier_data import case_of
 from experiments.outlier_methods import METHODS, recipe_of
-from experiments.outlier_runs import Setup, read_scores
+from experiments.outlier_runs import read_scores
+from experiments.running import Setup
 from jaxmodels.data.view_outliers import KINDS
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.pictures import save_figure

@@ -147,21 +147,16 @@ def main(config: Config) -> None:
         return
     console = running.join(config)
     mesh = running.mesh_of(config)
-    setup = outlier_runs.Setup(config, problem, console, [], mesh)
+    setup = running.Setup(config, problem, console, [], mesh)
     outlier_tables.headline(setup)
-    names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)
-    rows = {name: [outlier_runs.run(setup, name, seed) for seed in seeds(config)] for name in names}
+    names = running.compared(config, METHODS)
+    rows = {name: [outlier_runs.run(setup, name, seed) for seed in running.seeds(config)] for name in names}
     outlier_tables.show(setup, rows)
     tables.goodput(console, setup.clocks)
     folder = outlier_runs.method_folder(setup, config.method)
     if processes.is_main() and config.picture:
-        outlier_tables.draw(folder / "summary.png", setup, rows, seeds(config)[0])
+        outlier_tables.draw(folder / "summary.png", setup, rows, running.seeds(config)[0])
     console.print(f"Scores, and what else there is: {folder}  ({time.perf_counter() - started:.0f} s in all)")
-
-
-def seeds(config: Config) -> tuple[int, ...]:
-    """The seeds of a command."""
-    return config.seeds or (config.seed,)
 
 
 def check(config: Config) -> None:
@@ -181,7 +176,7 @@ def check(config: Config) -> None:
 
 def ready(config: Config, problem: outlier_data.Problem) -> None:
     """Raises a ValueError for flags that do not fit the data, before anything trains."""
-    case = outlier_data.case_of(config, problem, seeds(config)[0])
+    case = outlier_data.case_of(config, problem, running.seeds(config)[0])
     if config.method == "rcpmod" or config.references:
         recipe = outlier_methods.recipe_of(config, problem.name)
         check_data(case.views, case.mask, recipe)

@@ -24,13 +24,13 @@ from rich.console import Console
 
 import jaxmodels as jm
 from experiments import command, tables
+from jaxmodels.atomic import write_text
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.vit import SIZES
 from jaxmodels.data.pretraining import HEADS, pretraining_batch
 from jaxmodels.data.tasks import Task, embedded_tasks
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.rules import count
-from jaxmodels.training.metrics import write_text
 from jaxmodels.tuning.cache import cached_reads
 from jaxmodels.weights.vit_checkpoint import save_vit
 

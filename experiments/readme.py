@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments import command
 from experiments.methods import METHODS
+from jaxmodels.atomic import write_text
 from jaxmodels.training.memory import show_bytes
-from jaxmodels.training.metrics import write_text
 from jaxmodels.training.results import mean_and_deviation, read_results
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"

@@ -161,17 +161,12 @@ def main(config: Config) -> None:
         return
     reasoning_tables.headline(setup)
     methods = ("base", "lod") if config.method == "lod" and config.references else (config.method,)
-    rows = {name: [reasoning_runs.run(setup, name, seed) for seed in seeds(config)] for name in methods}
+    rows = {name: [reasoning_runs.run(setup, name, seed) for seed in running.seeds(config)] for name in methods}
     folder = reasoning_runs.method_folder(setup, config.method)
     reasoning_tables.show(setup, rows)
     tables.goodput(console, setup.clocks)
-    reasoning_picture.save(setup, config.method, seeds(config)[0], folder / "query.png")
+    reasoning_picture.save(setup, config.method, running.seeds(config)[0], folder / "query.png")
     console.print(f"Picture, metrics and saved models: {folder}  ({time.perf_counter() - started:.0f} s in all)")
-
-
-def seeds(config: Config) -> tuple[int, ...]:
-    """The seeds of a command."""
-    return config.seeds or (config.seed,)
 
 
 def check(config: Config) -> None:

@@ -1,20 +1,15 @@
 """`--plan` of the reasoning experiment: what a step (up to three updates) needs on a TPU slice."""
 
-import json
-
 import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.command import DoesNotFit
+from experiments.plan_report import plans_of, report
 from experiments.reasoning_runs import Setup, build, build_base, for_method, names_of
 from jaxmodels.planning.chips import parse as parse_chips
-from jaxmodels.planning.plan import show
-from jaxmodels.planning.training import plan_train
 from jaxmodels.reasoning.batches import Trained, query_batches
 from jaxmodels.reasoning.graph import Answers
 from jaxmodels.training.mesh import ROWS, parse_mesh
-from jaxmodels.training.metrics import write_text
 
 
 def run(setup: Setup, console: Console) -> None:
@@ -50,24 +45,10 @@ def run(setup: Setup, console: Console) -> None:
     )
     method, optimizer = build(setup, config, base, names, tuple(pool), loader)
     step = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), loader[0])
-    try:
-        found = plan_train(
-            method._replace(batch=lambda rows: step),
-            optimizer,
-            chips=config.plan,
-            batch_size=config.batch_size,
-            mesh=config.mesh or "data:-1",
-        )
-    except ImportError as error:
-        raise ValueError(f"--plan={config.plan}: {error}") from None
+    method = method._replace(batch=lambda rows: step)
+    plans = plans_of(config, method, optimizer, batch_size=config.batch_size, both=False)
     updates = f"{len(step)} update{'s' if len(step) > 1 else ''} of {config.batch_size} queries a step"
-    console.print(f"{config.method} on {config.base}, {setup.loaded.name}, {updates}, {config.plan}", highlight=False)
-    for line in show(found):
-        console.print(line, highlight=False, soft_wrap=True)
-    if config.plan_out:
-        write_text(config.plan_out, json.dumps({"train": found.to_json()}, indent=1) + "\n")
-    if not found.fits:
-        raise DoesNotFit(f"--plan={config.plan}: {config.method} on {config.base} does not fit")
+    report(config, console, f"{config.method} on {config.base}", plans, detail=f"{setup.loaded.name}, {updates}")
 
 
 def _one_each(queries: int) -> Answers:

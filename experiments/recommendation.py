@@ -169,13 +169,13 @@ def main(config: Config) -> None:
     loaded = recommendation_data.load(config)
     config = settled(config, embedded=loaded.name == recommendation_data.EMBEDDED)
     mesh = running.mesh_of(config)
-    setup = recommendation_runs.Setup(config, loaded, console, [], mesh)
-    names = tuple(dict.fromkeys((config.method, *METHODS))) if config.references else (config.method,)
+    setup = running.Setup(config, loaded, console, [], mesh)
+    names = running.compared(config, METHODS)
     check_data(setup)
     for name in names:  # wrong flags stop the command before anything trains
         recommendation_runs.made(setup, name)
     recommendation_tables.headline(setup)
-    rows = {name: [recommendation_runs.run(setup, name, seed) for seed in seeds(config)] for name in names}
+    rows = {name: [recommendation_runs.run(setup, name, seed) for seed in running.seeds(config)] for name in names}
     recommendation_tables.show(setup, rows)
     tables.goodput(console, setup.clocks)
     folder = recommendation_runs.method_folder(setup, config.method)
@@ -189,11 +189,6 @@ def settled(config: Config, *, embedded: bool) -> Config:
     usual = EMBEDDED if embedded else PUBLISHED
     given: dict[str, Any] = {name: value for name, value in usual.items() if getattr(config, name) is None}
     return dataclasses.replace(config, method=ALIASES.get(config.method, config.method), **given)
-
-
-def seeds(config: Config) -> tuple[int, ...]:
-    """The seeds of a command."""
-    return config.seeds or (config.seed,)
 
 
 def check(config: Config) -> None:
@@ -213,9 +208,9 @@ def check(config: Config) -> None:
         raise ValueError(f"--select: found '{config.select}', expected one of {', '.join(known)}{hint}")
 
 
-def check_data(setup: recommendation_runs.Setup) -> None:
+def check_data(setup: running.Setup) -> None:
     """Raises a ValueError where the data cannot have what the flags ask for."""
-    config, loaded = setup.config, setup.loaded
+    config, loaded = setup.config, setup.problem
     if max(config.at) > loaded.num_items:
         raise ValueError(
             f"--at: found {max(config.at)}, expected at most {loaded.num_items}, the items of {loaded.name}"

@@ -30,7 +30,7 @@ def save(setup: Any, rows: Rows, path: Path) -> None:
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     if model.kind in METRIC:
         grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1))
-        interests(figure.add_subplot(grid[:, 0]), model, setup.loaded, config.method)
+        interests(figure.add_subplot(grid[:, 0]), model, setup.problem, config.method)
         upper, lower = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
     else:
         upper, lower = figure.subplots(1, 2)

@@ -1,6 +1,5 @@
 """`--plan`: what training and ranking need on a TPU slice, without the slice; the data may be sizes alone."""
 
-import json
 from typing import Any
 
 import jax
@@ -9,15 +8,14 @@ import numpy as np
 from rich.console import Console
 
 from experiments import recommendation_data, recommendation_methods, recommendation_runs
-from experiments.command import DoesNotFit
+from experiments.plan_report import compiling, report
 from jaxmodels.method import Method
 from jaxmodels.planning.chips import parse as parse_chips
-from jaxmodels.planning.plan import on_mesh, show
+from jaxmodels.planning.plan import on_mesh
 from jaxmodels.planning.training import placed_on, plan_train
 from jaxmodels.recommendation.known import Known
 from jaxmodels.recommendation.spare_rows import with_spare_rows
 from jaxmodels.training.mesh import parse_mesh, rows
-from jaxmodels.training.metrics import write_text
 from jaxmodels.training.state import variables_of
 
 TOP = 100  # best items of a user, of the plan of ranking
@@ -40,28 +38,17 @@ def run(config: Any, console: Console) -> None:
     method = choice.build(users, items, settings.dim, settings.options, history)
     method = _shaped(method, users, items, pairs, parse_mesh(spread, devices)["model"])
     optimizer = choice.optimizer(settings.learning_rate, settings.weight_decay)
-    options: dict[str, Any] = {"chips": config.plan, "batch_size": config.batch_size, "mesh": spread}
-    try:
-        plans = {"train": plan_train(method, optimizer, **options)}
+    with compiling(config):
+        plans = {"train": plan_train(method, optimizer, chips=config.plan, batch_size=config.batch_size, mesh=spread)}
         if config.plan_steps == "both":
             steps = placed_on(method, optimizer, config.plan, config.batch_size, mesh=spread)
             mesh = steps.placement.mesh
             asked = on_mesh({"user": jax.ShapeDtypeStruct((config.chunk,), jnp.int32)}, mesh, rows(mesh).spec)
             best = jax.jit(lambda v, b: jax.lax.top_k(method.predict(v, b), min(TOP, items)))
             plans["rank"] = steps.plan(best, variables_of(steps.ts, steps.frozen), asked)
-    except ImportError as error:
-        raise ValueError(f"--plan={config.plan}: {error}") from None
     sizes = f"{users:,} users, {items:,} items, {pairs:,} interactions, dim {settings.dim}"
-    console.print(f"{config.method} on {sizes}, {config.plan}", highlight=False)
     titles = {"train": f"train step of {config.batch_size:,} rows", "rank": f"best {TOP} items of {config.chunk} users"}
-    for name, found in plans.items():
-        console.print(titles[name], highlight=False)
-        for line in show(found):
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
-    if config.plan_out:
-        write_text(config.plan_out, json.dumps({n: p.to_json() for n, p in plans.items()}, indent=1) + "\n")
-    if not all(found.fits for found in plans.values()):
-        raise DoesNotFit(f"--plan={config.plan}: {config.method} on {sizes} does not fit")
+    report(config, console, f"{config.method} on {sizes}", plans, titles=titles)
 
 
 def _sizes(config: Any) -> tuple[int, int, int]:

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from rich.console import Console
 
-import jaxmodels as jm
-from experiments import recommendation_methods, tables
+from experiments import recommendation_methods
 from experiments.best_params import read_best
+from experiments.judged import fit_judged
 from experiments.recommendation_data import EMBEDDED, Loaded
 from experiments.recommendation_judging import Judge, Measure
-from experiments.running import fingerprint, fit_options
+from experiments.running import Setup, fingerprint
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.interactions import Interactions
 from jaxmodels.method import Method
@@ -31,7 +30,6 @@ from jaxmodels.recommendation.recommend import Recommender
 from jaxmodels.recommendation.spare_rows import with_spare_rows
 from jaxmodels.rules import count
 from jaxmodels.training.checkpoint import has_checkpoint
-from jaxmodels.training.goodput import Clock
 from jaxmodels.training.memory import peak_bytes
 from jaxmodels.training.mesh import local_rows
 from jaxmodels.training.processes import is_main, wait_for_all
@@ -40,24 +38,6 @@ from jaxmodels.training.results import find_result
 MODEL = "model"  # folder of a run's recommender, which `load_recommender` reads
 # Flags that change no result, beside those of every experiment.
 BOOKKEEPING = ("plan_users", "plan_items", "plan_interactions", "methods", "chunk")
-
-
-class Setup(NamedTuple):
-    """What all runs of one command share.
-
-    Attributes:
-        config: the flags.
-        loaded: the data.
-        console: where to print.
-        clocks: of the runs so far.
-        mesh: devices, None for one.
-    """
-
-    config: Any
-    loaded: Loaded
-    console: Console
-    clocks: list[Clock]
-    mesh: jax.sharding.Mesh | None = None
 
 
 class Settings(NamedTuple):
@@ -104,14 +84,14 @@ def settings_of(config: Any, name: str, *, embedded: bool = False) -> Settings:
 
 def settings_for(setup: Setup, name: str) -> Settings:
     """The settings of a method in a command."""
-    return settings_of(setup.config, name, embedded=setup.loaded.name == EMBEDDED)
+    return settings_of(setup.config, name, embedded=setup.problem.name == EMBEDDED)
 
 
 def method_folder(setup: Setup, name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    short = fingerprint(config, name, digest(setup.loaded), ignoring=BOOKKEEPING)
-    return setup.config.workdir / f"{setup.loaded.name}-{name}-{short}"
+    short = fingerprint(config, name, digest(setup.problem), ignoring=BOOKKEEPING)
+    return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 
 def digest(loaded: Loaded) -> str:
@@ -130,7 +110,7 @@ def run_folder(setup: Setup, name: str, seed: int) -> Path:
 def run(setup: Setup, name: str, seed: int) -> dict[str, Any]:
     """The result row of one method and seed: taken from the results file, or trained now."""
     folder, config = run_folder(setup, name, seed), setup.config
-    key = {"run": folder.parent.name, "method": name, "dataset": setup.loaded.name, "seed": seed}
+    key = {"run": folder.parent.name, "method": name, "dataset": setup.problem.name, "seed": seed}
     known = find_result(config.workdir / "results.jsonl", key)
     if known and (folder / MODEL).exists() and (config.resume or name != config.method):
         return known
@@ -178,12 +158,12 @@ def made(setup: Setup, name: str) -> Built:
     """A method on the data and mesh of a command."""
     shards = 1 if setup.mesh is None else setup.mesh.shape["model"]
     settings = settings_for(setup, name)._replace(epochs=0)
-    return built(name, json.dumps(settings), _Same(setup.loaded.parts.train), shards)
+    return built(name, json.dumps(settings), _Same(setup.problem.parts.train), shards)
 
 
 def batches_of(setup: Setup, name: str, seed: int) -> PairBatches:
     """The training batches of a run."""
-    config, train = setup.config, setup.loaded.parts.train
+    config, train = setup.config, setup.problem.parts.train
     settings = settings_for(setup, name)
     users, items = train.users, train.items
     if recommendation_methods.METHODS[name].rows == "users":
@@ -201,7 +181,9 @@ def batches_of(setup: Setup, name: str, seed: int) -> PairBatches:
 def measure(setup: Setup, part: str) -> Measure:
     """Metrics of one part of a command's data."""
     config = setup.config
-    return Measure(setup.loaded, part, at=config.at, most=config.eval_users, seed=config.split_seed, chunk=config.chunk)
+    return Measure(
+        setup.problem, part, at=config.at, most=config.eval_users, seed=config.split_seed, chunk=config.chunk
+    )
 
 
 def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -222,26 +204,9 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
         resume=resumed,
     )
     variables = jax.jit(ready.method.init)(jax.random.key(seed), ready.given)
-    fitted = None
-    if not judge.exhausted():
-        fitted = jm.fit(
-            ready.method,
-            batches,
-            ready.optimizer,
-            steps=steps,
-            variables=variables,
-            seed=seed,
-            workdir=folder,
-            resume=resumed,
-            log_every=every,
-            evaluate=judge,
-            evaluate_every=every,
-            mesh=setup.mesh,
-            **fit_options(config),
-            until=judge.exhausted,
-            on_log=tables.progress(setup.console, f"{name} on {setup.loaded.name}, seed {seed}", steps),
-        )
-        setup.clocks.append(fitted.clock)
+    label = f"{name} on {setup.problem.name}, seed {seed}"
+    options = {"steps": steps, "variables": variables, "seed": seed, "resume": resumed}
+    fitted = fit_judged(setup, ready, batches, judge, folder=folder, every=every, label=label, **options)
     rows = fitted.history if fitted else []
     best = {"params": read_best(folder), "state": variables["state"]}
     tested = measure(setup, "test")(ready.method.predict, best, diversity=True)
@@ -266,7 +231,7 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
 def save(setup: Setup, name: str, folder: Path, variables: Any) -> None:
     """Writes the recommender of a run, without the rows that a mesh needed."""
     if is_main():
-        loaded, choice = setup.loaded, recommendation_methods.METHODS[name]
+        loaded, choice = setup.problem, recommendation_methods.METHODS[name]
         rows = {"user": loaded.num_users, "co_user": loaded.num_users, "co_user_bias": loaded.num_users}
         rows |= {"item": loaded.num_items, "co_item": loaded.num_items, "co_item_bias": loaded.num_items}
         rows |= {"threshold": loaded.num_users}

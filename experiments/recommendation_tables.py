@@ -8,7 +8,8 @@ from rich.table import Table
 
 from experiments.recommendation_data import sizes
 from experiments.recommendation_methods import METHODS
-from experiments.recommendation_runs import Setup, settings_for
+from experiments.recommendation_runs import settings_for
+from experiments.running import Setup
 from jaxmodels.training.memory import show_bytes
 from jaxmodels.training.results import mean_and_deviation
 
@@ -17,7 +18,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # method -> one result row per
 
 def headline(setup: Setup) -> None:
     """Says what is about to run, on which data, with which settings."""
-    config, loaded = setup.config, setup.loaded
+    config, loaded = setup.config, setup.problem
     listed = ", ".join(map(str, config.seeds or (config.seed,)))
     say = setup.console.print
     say(f"[bold]{config.method}[/bold] ({METHODS[config.method].about}) on {loaded.name}, seed {listed}")
@@ -46,7 +47,7 @@ def show(setup: Setup, rows: Rows) -> None:
     """Prints the comparison: metrics on the test items, and what each method costs."""
     config, several = setup.config, max(map(len, rows.values())) > 1
     spread = ", mean ± deviation over seeds" if several else ""
-    table = Table(title=f"{setup.loaded.name}: test items, %{spread}; epoch chosen by validation {config.select}")
+    table = Table(title=f"{setup.problem.name}: test items, %{spread}; epoch chosen by validation {config.select}")
     metrics, k = columns(config.at), max(config.at)
     for heading in ("method", *metrics):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=not several)

@@ -3,14 +3,18 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 from rich.console import Console
 
 import jaxmodels as jm
 from jaxmodels.training import processes
+from jaxmodels.training.goodput import Clock
+
+Data = TypeVar("Data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,34 @@ BOOKKEEPING = (
     *(field.name for field in dataclasses.fields(Running)),
     *("plan_steps", "workdir", "references", "picture", "method", "data_dir", "seed", "seeds"),
 )
+
+
+class Setup(NamedTuple, Generic[Data]):
+    """What all runs of one command share.
+
+    Attributes:
+        config: the flags.
+        problem: the data.
+        console: where to print.
+        clocks: of the runs so far.
+        mesh: devices, None for one.
+    """
+
+    config: Any
+    problem: Data
+    console: Console
+    clocks: list[Clock]
+    mesh: jax.sharding.Mesh | None = None
+
+
+def seeds(config: Any) -> tuple[int, ...]:
+    """The seeds of a command."""
+    return config.seeds or (config.seed,)
+
+
+def compared(config: Any, methods: Iterable[str]) -> tuple[str, ...]:
+    """The methods of a command: the chosen one, and the others unless its flags leave them out."""
+    return tuple(dict.fromkeys((config.method, *methods))) if config.references else (config.method,)
 
 
 def join(config: Running) -> Console:

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from experiments import methods
 from experiments.running import fingerprint, place_of
+from jaxmodels.atomic import write_text
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.data.tasks import Task
 from jaxmodels.method import Method
 from jaxmodels.training.goodput import Clock
-from jaxmodels.training.metrics import write_text
 from jaxmodels.training.processes import is_main, wait_for_all
 from jaxmodels.training.results import add_result
 from jaxmodels.tuning.heads import Head

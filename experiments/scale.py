@@ -25,9 +25,9 @@ import tyro
 from rich.console import Console
 
 from experiments import command
+from jaxmodels.atomic import write_text
 from jaxmodels.backbones.vit import SIZES
 from jaxmodels.planning.chips import parse as parse_chips
-from jaxmodels.training.metrics import write_text
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- plans -->", "<!-- /plans -->"

@@ -148,22 +148,17 @@ def main(config: Config) -> None:
     tables.headline(console, config, backbone, chosen)
     names = (*REFERENCES, config.method) if config.references else (config.method,)
     rows: tables.Rows = {
-        name: {task.name: [adapting.run(setup, name, task, seed) for seed in seeds(config)] for task in chosen}
+        name: {task.name: [adapting.run(setup, name, task, seed) for seed in running.seeds(config)] for task in chosen}
         for name in dict.fromkeys(names)
     }
     folder = runs.method_folder(setup, config.method)
-    first = {t.name: read_metrics(runs.run_folder(setup, config.method, t, seeds(config)[0]) / "metrics.jsonl")
+    first = {t.name: read_metrics(runs.run_folder(setup, config.method, t, running.seeds(config)[0]) / "metrics.jsonl")
              for t in chosen}  # fmt: skip
     tables.show(console, chosen, rows, config.method)
     tables.goodput(console, setup.clocks)
     if processes.is_main():
         tables.draw(folder / "summary.png", chosen, rows, first)
     console.print(f"Picture, metrics and saved tuners: {folder}  ({time.perf_counter() - started:.0f} s in all)")
-
-
-def seeds(config: Config) -> tuple[int, ...]:
-    """The seeds of a command."""
-    return config.seeds or (config.seed,)
 
 
 def check(config: Config) -> None:

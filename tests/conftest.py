@@ -48,3 +48,11 @@ def programs_do_not_pile_up():
     pages = Path("/proc/self/statm")
     if pages.exists() and int(pages.read_text().split()[1]) * resource.getpagesize() > 4 * 2**30:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def unoptimised():
+    """Programs run a few times on tiny data; optimising them, even XLA's graphs, would take most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

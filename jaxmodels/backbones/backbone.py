@@ -84,3 +84,12 @@ def _shapes(backbone: Backbone) -> Shapes:
     images = jax.ShapeDtypeStruct((1, backbone.image_size, backbone.image_size, 3), jnp.float32)
     params = jax.eval_shape(backbone.init, jax.random.key(0))
     return ports.shapes(lambda p, x: backbone.module.apply({"params": p}, x), params, images)
+
+
+def check_images(images: jax.Array, multiple: int) -> None:
+    """Raises ValueError unless images are (B, H, W, 3) with sides that are multiples of a patch, or of the last map."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % multiple or images.shape[2] % multiple:
+        hint = "; move channels last" if images.ndim == 4 and images.shape[1] == 3 else ""
+        raise ValueError(
+            f"images: expected (B, H, W, 3) with H and W multiples of {multiple}, found {tuple(images.shape)}{hint}"
+        )

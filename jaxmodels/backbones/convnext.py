@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.backbones.backbone import Backbone, check_images
 from jaxmodels.nn.transformer import DropPath, Mlp, trunc_normal
 from jaxmodels.ports import Port
 
@@ -137,11 +137,7 @@ class ConvNeXt(nn.Module):
         """Normalised images -> mean-pooled, normalised features."""
         depths, widths = self.size
         unit = 4 * 2 ** (len(depths) - 1)
-        if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % unit or images.shape[2] % unit:
-            hint = "; move channels last" if images.ndim == 4 and images.shape[1] == 3 else ""
-            raise ValueError(
-                f"images: expected (B, H, W, 3) with H and W multiples of {unit}, found {tuple(images.shape)}{hint}"
-            )
+        check_images(images, unit)
         x = _patches(widths[0], 4, self.dtype, "stem")(images)
         x = Port(name="tokens")(nn.LayerNorm(1e-6, dtype=self.dtype, name="stem_norm")(x))
         rates = [float(rate) for rate in np.linspace(0.0, self.drop_path, sum(depths))]

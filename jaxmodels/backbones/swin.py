@@ -19,7 +19,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.backbones.backbone import Backbone, check_images
 from jaxmodels.nn.transformer import SHARDINGS, Attend, DropPath, Mlp, trunc_normal
 from jaxmodels.ports import Port
 
@@ -182,11 +182,7 @@ class Swin(nn.Module):
         """Normalised images -> mean-pooled features."""
         width, depths, heads, window, patch = self.size
         unit = patch * 2 ** (len(depths) - 1)
-        if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % unit or images.shape[2] % unit:
-            hint = "; move channels last" if images.ndim == 4 and images.shape[1] == 3 else ""
-            raise ValueError(
-                f"images: expected (B, H, W, 3) with H and W multiples of {unit}, found {tuple(images.shape)}{hint}"
-            )
+        check_images(images, unit)
         x = nn.Conv(width, (patch, patch), (patch, patch), padding="VALID", dtype=self.dtype, name="embed")(images)
         grid = (x.shape[1], x.shape[2])
         x = nn.LayerNorm(1e-5, dtype=self.dtype, name="embed_norm")(x.reshape(x.shape[0], -1, width))

@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxmodels.backbones.backbone import Backbone
+from jaxmodels.backbones.backbone import Backbone, check_images
 from jaxmodels.nn.transformer import SHARDINGS, Attention, DropPath, Mlp, trunc_normal
 from jaxmodels.ports import Port
 
@@ -89,11 +89,7 @@ class ViT(nn.Module):
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
         """Normalised images -> class-token features; image sides must be multiples of the patch."""
         width, depth, heads, patch = self.size
-        if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % patch or images.shape[2] % patch:
-            hint = "; move channels last" if images.ndim == 4 and images.shape[1] == 3 else ""
-            raise ValueError(
-                f"images: expected (B, H, W, 3) with H and W multiples of {patch}, found {tuple(images.shape)}{hint}"
-            )
+        check_images(images, patch)
         conv = nn.Conv(width, (patch, patch), (patch, patch), padding="VALID", dtype=self.dtype, name="embed")
         x = conv(images).reshape(images.shape[0], -1, width)
         cls = self.param("cls_token", trunc_normal, (1, 1, width))

@@ -7,13 +7,13 @@ answers of training queries are hard. The file holds `<split>/<structure>/querie
 `n_relation`.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.atomic import replacing
 from jaxmodels.data.query_structures import check_tokens, letters, structure_of
 from jaxmodels.data.tables import npz_arrays, npz_names
 
@@ -124,15 +124,8 @@ def write_queries(file: Path | str, data: QueryData) -> None:
             parts = {"answers": hard} if split == "train" else {"hard": hard, "easy": easy}
             for part, lists in parts.items():
                 arrays[f"{of}/{part}_ptr"], arrays[f"{of}/{part}_idx"] = lists
-    draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
-    try:
-        with open(draft, "wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(file) as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def checked_splits(splits: Sequence[str]) -> Sequence[str]:

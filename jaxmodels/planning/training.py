@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels.method import Method
-from jaxmodels.planning.plan import Plan, on_mesh, plan, show, slice_mesh
+from jaxmodels.planning.plan import Plan, on_mesh, plan, slice_mesh
 from jaxmodels.rules import split
 from jaxmodels.training.evaluate import evaluation_step
 from jaxmodels.training.mesh import Placement, parse_mesh, placement, rows
@@ -30,14 +30,6 @@ class Plans(NamedTuple):
     def fits(self) -> bool:
         """Whether both steps do."""
         return self.train.fits and self.evaluate.fits
-
-    def to_json(self) -> dict[str, Any]:
-        """Both plans as dicts, lists, numbers and strings."""
-        return {"train": self.train.to_json(), "evaluate": self.evaluate.to_json()}
-
-    def lines(self) -> list[str]:
-        """Both plans for people."""
-        return ["train step", *_indented(show(self.train)), "evaluation step", *_indented(show(self.evaluate))]
 
 
 class Steps(NamedTuple):
@@ -156,7 +148,3 @@ def trained_bytes(method: Method) -> int:
 
 def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"  {line}" for line in lines]

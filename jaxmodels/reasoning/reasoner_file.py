@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.atomic import write_text
 from jaxmodels.reasoning.ask import Reasoner, check
 from jaxmodels.reasoning.betae import betae
 from jaxmodels.reasoning.gqe import gqe
@@ -23,7 +24,8 @@ from jaxmodels.reasoning.graph import Graph, build_graph
 from jaxmodels.reasoning.query2box import query2box
 from jaxmodels.reasoning.query_model import QueryModel, from_published, to_published
 from jaxmodels.rules import nearest
-from jaxmodels.weights.files import read_arrays, replacing, write_safetensors
+from jaxmodels.weights.files import read_arrays, write_safetensors
+from jaxmodels.weights.model_json import FILE, check_keys, read_header
 
 MODELS: dict[str, Callable[..., QueryModel]] = {"gqe": gqe, "query2box": query2box, "betae": betae}
 FORMAT = 1
@@ -51,8 +53,7 @@ def save_reasoner(folder: str | os.PathLike[str], model: Reasoner) -> None:
     else:
         (folder / "graph.safetensors").unlink(missing_ok=True)
     header = dict(zip(KEYS, (FORMAT, model.base.config, model.entities, model.relations), strict=True))
-    with replacing(folder / "model.json") as file:
-        file.write(json.dumps(header, ensure_ascii=False, allow_nan=False).encode())
+    write_text(folder / FILE, json.dumps(header, ensure_ascii=False, allow_nan=False))
 
 
 def load_reasoner(folder: str | os.PathLike[str], *, row_multiple: int = 1) -> Reasoner:
@@ -66,8 +67,7 @@ def load_reasoner(folder: str | os.PathLike[str], *, row_multiple: int = 1) -> R
         ValueError: a file is missing or damaged, or has a key too few, too many or of another shape (all are named).
     """
     folder = Path(folder)
-    file = folder / "model.json"
-    header = _header(file)
+    file, header = folder / FILE, read_header(folder, keys=KEYS, form=FORMAT, writer="save_reasoner")
     entities, relations = (_names(file, header, key) for key in ("entities", "relations"))
     base = _model(file, header["config"], row_multiple)
     try:
@@ -85,30 +85,6 @@ def load_reasoner(folder: str | os.PathLike[str], *, row_multiple: int = 1) -> R
     return model
 
 
-def _header(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ValueError(f"{file}: found no such file, expected a folder that save_reasoner wrote")
-    try:
-        header = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: is no JSON ({error})") from None
-    if not isinstance(header, dict):
-        raise ValueError(f"{file}: found a {type(header).__name__}, expected an object with {', '.join(KEYS)}")
-    _same_keys(str(file), header, KEYS, KEYS)
-    if header["format"] != FORMAT:
-        raise ValueError(f"{file}: found format {header['format']}, expected {FORMAT}")
-    return header
-
-
-def _same_keys(where: str, found: dict[str, Any], needed: Any, known: Any) -> None:
-    for key in found:
-        if key not in known:
-            raise ValueError(f"{where}: nothing reads '{key}'{nearest(key, known)}")
-    for key in needed:
-        if key not in found:
-            raise ValueError(f"{where}: has no '{key}'{nearest(key, found)}")
-
-
 def _names(file: Path, header: dict[str, Any], key: str) -> tuple[str, ...]:
     names = header[key]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -124,7 +100,7 @@ def _model(file: Path, config: Any, row_multiple: int) -> QueryModel:
     build = MODELS[config["model"]]
     options = set(inspect.signature(build).parameters) - {"row_multiple"}
     known = options | {"model", "negation"}
-    _same_keys(f"{file}, config", config, sorted(known), known)
+    check_keys(f"{file}, config", config, needed=sorted(known), known=known)
     try:
         base = build(**{key: config[key] for key in options}, row_multiple=row_multiple)
         jax.eval_shape(base.init, jax.random.key(0))
@@ -135,7 +111,7 @@ def _model(file: Path, config: Any, row_multiple: int) -> QueryModel:
 
 def _graph(file: Path, base: QueryModel) -> Graph:
     stored = read_arrays(file)
-    _same_keys(str(file), stored, ("edges",), ("edges",))
+    check_keys(str(file), stored, needed=("edges",), known=("edges",))
     entities, relations = base.config["entities"], base.config["relations"]
     try:
         return build_graph(stored["edges"], entities=entities, relations=relations, inverses=False)

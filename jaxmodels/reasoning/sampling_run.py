@@ -8,7 +8,6 @@ import collections
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,11 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.atomic import write_text
 from jaxmodels.data.query_files import SPLITS, Lists, Queries, QueryData
 from jaxmodels.data.query_structures import STRUCTURES, structure_of
 from jaxmodels.data.triples import KnowledgeGraph
 from jaxmodels.reasoning.graph import Answers, spans
 from jaxmodels.reasoning.sampling import Block, Limits, Split, block, one_hop, split_of
+from jaxmodels.weights.files import write_npz
 
 SAMPLED = tuple(name for name in STRUCTURES if not name.endswith("-DM"))
 TRAINED = ("1p", "2p", "3p", "2i", "3i", "2in", "3in", "inp", "pin", "pni")
@@ -277,9 +278,7 @@ def _open_parts(folder: Path, kg: KnowledgeGraph, settings: Settings) -> None:
                     f"{file}: {key} is {found.get(key)}, expected {value}; remove the folder to begin anew"
                 )
         return
-    draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
-    draft.write_text(json.dumps(wanted, indent=1) + "\n")
-    os.replace(draft, file)
+    write_text(file, json.dumps(wanted, indent=1) + "\n")
 
 
 def remove_parts(folder: Path) -> None:
@@ -289,18 +288,10 @@ def remove_parts(folder: Path) -> None:
 
 
 def _write(file: Path, drawn: Block) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
     arrays: dict[str, Any] = {"tokens": drawn.tokens, "keys": drawn.keys, "drawn": np.int64(drawn.drawn)}
     for part in ("easy", "hard"):
         arrays[f"{part}_ptr"], arrays[f"{part}_idx"] = getattr(drawn, part)
-    try:
-        with open(draft, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_npz(file, arrays)
 
 
 def _read(file: Path) -> Block:

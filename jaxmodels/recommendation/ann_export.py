@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.atomic import replacing, write_text
 from jaxmodels.recommendation.recommend import METRIC, Recommender, check, numbers_of
-from jaxmodels.weights.files import replacing
 
 
 class Queries(NamedTuple):
@@ -48,8 +48,7 @@ def export_items(model: Recommender, folder: str | os.PathLike[str]) -> Path:
         "dim": vectors.shape[1],
         "queries_per_user": model.vectors,
     }
-    with replacing(folder / "index.json") as file:
-        file.write((json.dumps(about, indent=1) + "\n").encode())
+    write_text(folder / "index.json", json.dumps(about, indent=1) + "\n")
     return folder
 
 

@@ -8,14 +8,15 @@ model.json           format, kind, and names of users and items where they are n
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.atomic import write_text
 from jaxmodels.data.interactions import Interactions
 from jaxmodels.recommendation.recommend import Recommender, check
-from jaxmodels.weights.files import read_arrays, replacing, write_safetensors
+from jaxmodels.weights.files import read_arrays, write_safetensors
+from jaxmodels.weights.model_json import FILE, read_header
 
 FORMAT = 1
 KEYS = ("format", "kind", "users", "items")
@@ -43,8 +44,7 @@ def save_recommender(folder: str | os.PathLike[str], model: Recommender) -> None
     names = {
         name: None if ids is None else ids.tolist() for name, ids in (("users", model.users), ("items", model.items))
     }
-    with replacing(folder / "model.json") as file:
-        file.write((json.dumps({"format": FORMAT, "kind": model.kind, **names}) + "\n").encode())
+    write_text(folder / FILE, json.dumps({"format": FORMAT, "kind": model.kind, **names}) + "\n")
 
 
 def load_recommender(folder: str | os.PathLike[str]) -> Recommender:
@@ -54,8 +54,7 @@ def load_recommender(folder: str | os.PathLike[str]) -> Recommender:
         ValueError: a file is missing or damaged, or parts that do not fit one another.
     """
     folder = Path(folder)
-    file = folder / "model.json"
-    header = _header(file)
+    header = read_header(folder, keys=KEYS, form=FORMAT, writer="save_recommender")
     tables = read_arrays(folder / "model.safetensors")
     lists = read_arrays(folder / "seen.safetensors")
     for where, found, needed in (("model", tables, ("user", "item")), ("seen", lists, ("starts", "items"))):
@@ -70,17 +69,5 @@ def load_recommender(folder: str | os.PathLike[str]) -> Recommender:
     try:
         check(model)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{folder / FILE}: {error}") from None
     return model
-
-
-def _header(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ValueError(f"{file}: found no such file, expected a folder that save_recommender wrote")
-    try:
-        header = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: is no JSON ({error})") from None
-    if not isinstance(header, dict) or set(header) != set(KEYS) or header["format"] != FORMAT:
-        raise ValueError(f"{file}: expected an object with {', '.join(KEYS)}, format {FORMAT}")
-    return header

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmodels.atomic import write_text
 from jaxmodels.method import Mean, Method, StepBatch
 from jaxmodels.training.checkpoint import Checkpoints
 from jaxmodels.training.feed import feed
 from jaxmodels.training.goodput import Clock
 from jaxmodels.training.mesh import default_device, placement, put_batch
-from jaxmodels.training.metrics import MetricsWriter, write_text
+from jaxmodels.training.metrics import MetricsWriter
 from jaxmodels.training.preemption import Preemption
 from jaxmodels.training.processes import is_main
 from jaxmodels.training.state import TrainState, begin, train_step, variables_of

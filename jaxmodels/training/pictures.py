@@ -1,12 +1,13 @@
 """The picture of a run: bars per task beside training curves. Drawn without a display, and saved atomically."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from jaxmodels.atomic import replacing
 
 COLORS = ("#9aa5b1", "#4f6d8f", "#d1495b", "#edae49", "#66a182")  # grey and blue for references, red for the method
 
@@ -57,9 +58,5 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a .png atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        figure.savefig(temporary, dpi=140, bbox_inches="tight", facecolor="white")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=140, bbox_inches="tight", facecolor="white")

@@ -1,23 +1,23 @@
 """Checkpoint files as plain arrays: reading safetensors (one file or shards) and .npz, writing safetensors and .npz.
 
 Nothing here unpickles: files from elsewhere are untrusted, so PyTorch's own formats are converted outside the library
-(see docs/weights.md). A file is written beside its place and moved there when it is complete, so that a full disk or a
-killed process leaves the old one.
+(see docs/weights.md). Files are written atomically.
 """
 
-import contextlib
 import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from jaxmodels.atomic import replacing
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,21 +100,6 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     """
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file beside `path` that takes its place once everything is on disk; on an error it is removed."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _in_folder(folder: Path) -> Path:

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmodels.atomic import write_text
 from jaxmodels.rules import nearest
-from jaxmodels.weights.files import replacing
 
 Triple = tuple[float, float, float]
 
@@ -194,9 +194,7 @@ def _verify(name: str, path: Path, entry: Published, lock: Path) -> None:
         expected, where = locks[key]["sha256"], str(lock)
     if expected is None:
         locks[key] = {"sha256": found, "revision": _commit_of(path)}
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(lock) as file:
-            file.write(json.dumps(locks, indent=2, sort_keys=True).encode())
+        write_text(lock, json.dumps(locks, indent=2, sort_keys=True))
     elif found != expected:
         raise ValueError(f"{name}: '{key}' ({path}) has sha256 {found}, expected {expected} ({where})")
 

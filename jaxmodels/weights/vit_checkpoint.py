@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.atomic import write_text
 from jaxmodels.backbones.backbone import Backbone
 from jaxmodels.backbones.vit import SIZES, ViT
 from jaxmodels.weights import names
-from jaxmodels.weights.files import Arrays, read_arrays, replacing, write_npz, write_safetensors
+from jaxmodels.weights.files import Arrays, read_arrays, write_npz, write_safetensors
 from jaxmodels.weights.names import Row, expand
 from jaxmodels.weights.pos_embed import resize_pos_embed
 from jaxmodels.weights.vit import LAYOUTS, WRITTEN, Layout
@@ -118,9 +119,7 @@ def save_vit(
         write_npz(path, arrays)
         return
     if not path.suffix:
-        path.mkdir(parents=True, exist_ok=True)
-        with replacing(path / "config.json") as file:
-            file.write(json.dumps(_config(backbone, head), indent=2).encode())
+        write_text(path / "config.json", json.dumps(_config(backbone, head), indent=2))
         path = path / "model.safetensors"
     write_safetensors(path, arrays, metadata={"format": "pt"})
 

@@ -4,11 +4,10 @@ import dataclasses
 import json
 import signal
 
-import jax
 import numpy as np
 import pytest
 
-from experiments import graph_data, graph_judging, graph_picture, graph_runs, graphs, tables
+from experiments import graph_data, graph_judging, graph_picture, graph_runs, graphs, running, tables
 from experiments.graph_methods import METHODS, PAPER
 from jaxmodels.data.graph_files import Split
 from jaxmodels.training.fit import Interrupted
@@ -17,16 +16,10 @@ from jaxmodels.training.results import read_results
 from jaxmodels.weights.files import read_arrays
 from tests.experiments.graph_sets import graph_set, node_set
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 N2 = dict(method="n2", layers=2, width=8, state_width=8, pieces=2, pseudo_nodes=4)
 QUICK = graphs.Config(method="gcn", epochs=3, seeds=(0,), references=False, picture=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    """Programs run a few times on tiny graphs; optimising them would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +46,7 @@ def test_n2_stands_next_to_every_network_and_is_drawn(tmp_path, folder, capsys):
         assert (row["programs_first"], row["programs_later"]) == (2, 0)
     (summary,) = tmp_path.glob("tiny-n2-*/summary.png")
     assert summary.stat().st_size > 30_000
-    setup = graph_runs.Setup(
+    setup = running.Setup(
         dataclasses.replace(QUICK, **N2, workdir=tmp_path, dataset="tiny", data_dir=folder),
         graph_data.load(dataclasses.replace(QUICK, dataset="tiny", data_dir=folder)), None, [],
     )  # fmt: skip
@@ -91,7 +84,7 @@ def test_n2_classifies_graphs(tmp_path, folder):
 
 def test_a_fold_without_validation_data_chooses_on_its_training_part(folder):
     problem = graph_data.load(dataclasses.replace(QUICK, dataset="mutag", data_dir=folder))
-    setup = graph_runs.Setup(QUICK, problem, None, [])
+    setup = running.Setup(QUICK, problem, None, [])
     held = graph_runs.parts_of(setup, 3)
     assert len(held.val) == 4 and len(held.train) == 32 and held.test.tolist() == [12, 13, 14, 15]
     assert not set(held.val) & (set(held.train) | set(held.test)) and problem.labels[held.val].sum() == 2

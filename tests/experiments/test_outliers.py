@@ -5,13 +5,12 @@ import dataclasses
 import json
 import signal
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from experiments import outlier_data, outlier_planning, outlier_runs, outliers, tables
+from experiments import outlier_data, outlier_planning, outlier_runs, outliers, running, tables
 from experiments.outlier_methods import METHODS, PAPER, concatenated, recipe_of
 from jaxmodels.outliers.rcpmod import Options
 from jaxmodels.training.fit import Interrupted
@@ -20,18 +19,12 @@ from jaxmodels.training.results import read_results
 from jaxmodels.weights.files import read_arrays
 from tests.experiments.view_sets import view_set
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 QUICK = outliers.Config(
     dataset="tiny", epochs=2, hidden=(6,), latent=3, batch_size=40, neighbours=3, negative=5, seeds=(1,), picture=False,
     evaluate_every=1, class_rate=0.1, both_rate=0.1,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    """Programs run a few times on tiny data; optimising them would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +157,7 @@ def test_every_flag_of_a_run_changes_its_folder(folder, tmp_path):
 
     def place(method="rcpmod", **flags):
         config = dataclasses.replace(QUICK, data_dir=folder, workdir=tmp_path, **flags)
-        return outlier_runs.method_folder(outlier_runs.Setup(config, problem, Console(quiet=True), []), method)
+        return outlier_runs.method_folder(running.Setup(config, problem, Console(quiet=True), []), method)
 
     assert place() == place(seeds=(4,), mesh="data:8", resume=True)
     assert len({place(), place(epochs=3), place(missing_rate=0.1), place(contrast="none"), place("lof")}) == 5

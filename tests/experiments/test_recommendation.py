@@ -3,7 +3,6 @@
 import dataclasses
 import signal
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -14,6 +13,7 @@ from experiments import (
     recommendation_methods,
     recommendation_planning,
     recommendation_runs,
+    running,
     tables,
 )
 from experiments.recommendation_judging import Measure
@@ -26,18 +26,12 @@ from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.results import read_results
 from tests.experiments.recommendation_sets import ratings_csv, users_dat
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 QUICK = recommendation.Config(
     method="hars", dataset="tiny", epochs=3, dim=4, batch_size=32, references=False, picture=False, select="mrr",
     learning_rate=0.05, at=(1, 2), chunk=16,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    """Programs run a few times on tiny tables; optimising them would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +50,7 @@ def rows_of(workdir, row):
 
 def setup_of(folder, **flags):
     config = recommendation.settled(dataclasses.replace(QUICK, data_dir=folder, **flags), embedded=False)
-    return recommendation_runs.Setup(config, recommendation_data.load(config), Console(quiet=True), [])
+    return running.Setup(config, recommendation_data.load(config), Console(quiet=True), [])
 
 
 def test_dpcml_is_trained_tested_saved_and_drawn(tmp_path, folder, capsys):
@@ -71,7 +65,7 @@ def test_dpcml_is_trained_tested_saved_and_drawn(tmp_path, folder, capsys):
     place = tmp_path / row["run"]
     assert (place / "summary.png").stat().st_size > 30_000
     # What was saved ranks the test items as the row says.
-    model, loaded = load_recommender(place / "seed0" / "model"), setup_of(folder).loaded
+    model, loaded = load_recommender(place / "seed0" / "model"), setup_of(folder).problem
     best, test = recommend(model, np.arange(24), 1).items[:, 0], loaded.parts.test
     hits = [item in test.items[test.starts[u] : test.starts[u + 1]] for u, item in enumerate(best)]
     assert row["test"]["precision@1"] == pytest.approx(np.mean(hits))
@@ -160,19 +154,19 @@ def test_flags_reach_the_method(folder, monkeypatch):
 
 
 def test_two_files_hold_the_same_and_times_divide_them(folder):
-    random = [setup_of(folder, dataset=name).loaded for name in ("tiny", "mine")]
+    random = [setup_of(folder, dataset=name).problem for name in ("tiny", "mine")]
     assert random[0].parts.train.items.tolist() == random[1].parts.train.items.tolist()
     assert random[1].users.tolist()[:2] == [100, 101] and random[0].users is None
-    latest = setup_of(folder, dataset="mine", split="latest").loaded
+    latest = setup_of(folder, dataset="mine", split="latest").problem
     assert latest.parts.test.items.tolist() != random[1].parts.test.items.tolist()
-    good = setup_of(folder, dataset="mine", least_rating=5.0).loaded
+    good = setup_of(folder, dataset="mine", least_rating=5.0).problem
     assert len(good.parts.train.items) < len(random[1].parts.train.items)
-    assert setup_of(folder / "mine.csv", dataset="").loaded.name == "mine"
-    assert setup_of(folder / "tiny", dataset="").loaded.name == "tiny"
+    assert setup_of(folder / "mine.csv", dataset="").problem.name == "mine"
+    assert setup_of(folder / "tiny", dataset="").problem.name == "tiny"
 
 
 def test_metrics_of_some_users_are_those_of_the_whole_for_them(folder):
-    loaded = setup_of(folder).loaded
+    loaded = setup_of(folder).problem
     scores = np.random.default_rng(0).normal(size=(24, 30)).astype(np.float32)
 
     def predict(variables, batch):

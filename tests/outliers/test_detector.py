@@ -2,7 +2,6 @@
 
 import inspect
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,14 +19,9 @@ from jaxmodels.outliers.pairs import train_pairs
 from jaxmodels.outliers.rcpmod import Options
 from tests.outliers.tiny import RECIPE, tiny
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 SMALL = dict(hidden=(8,), latent=4, epochs=2, batch_size=24, n_neighbors=3, negative=5, random_state=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,7 @@ from jaxmodels.outliers.pairs import PairBatches, Scores, check_data, merge_scor
 from jaxmodels.training.mesh import make_mesh
 from tests.outliers.tiny import FIXED, RECIPE, tiny
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 def test_an_epoch_has_every_present_object_once_and_no_lone_row():

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 import jaxmodels as jm
-from experiments import command, vtab
+from experiments import command, planning, vtab
 from jaxmodels.planning.training import plan_method, trained_bytes
 from tests.tiny_vit import BACKBONE
 from tests.training.small import small_method
@@ -59,7 +59,12 @@ def test_the_command_prints_and_writes_the_plan(tmp_path, capsys):
 @needs_libtpu
 def test_a_method_that_does_not_fit_exits_with_three(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["vtab"])
-    monkeypatch.setattr("jaxmodels.planning.training.Plans.fits", property(lambda self: False))
+    real = planning.plans_of
+
+    def too_large(*args, **options):
+        return {name: plan._replace(fits=False) for name, plan in real(*args, **options).items()}
+
+    monkeypatch.setattr(planning, "plans_of", too_large)
 
     def main(_):
         vtab.main(vtab.Config(method="linear", plan="v5e:2x2"))

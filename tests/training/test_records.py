@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from jaxmodels.method import Mean
 from jaxmodels.training.memory import peak_bytes, show_bytes
-from jaxmodels.training.metrics import MetricsWriter, read_metrics, write_text
+from jaxmodels.training.metrics import MetricsWriter, read_metrics
 from jaxmodels.training.pictures import bars, curves, save_figure
 from jaxmodels.training.precision import precision, store_frozen
 from jaxmodels.training.results import add_result, find_result, read_results
@@ -28,14 +28,6 @@ def test_metrics_beyond_the_resumed_step_are_written_again_once(tmp_path):
         {"step": 2, "loss": 2.0},
         {"step": 3, "loss": None},
     ]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "config.json"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")  # cannot be encoded
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_results_survive_a_line_that_was_cut_off(tmp_path):
