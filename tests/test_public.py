@@ -43,7 +43,8 @@ def test_a_file_imports_only_from_its_own_floor_or_below():
 
 def below(other: str, floor: str) -> bool:
     # Ports know rules, backbones know ports; weights know backbones, whose parameters they fill.
-    order = {"rules": 0, "ports": 1, "method": 2, "nn": 3, "backbones": 4, "weights": 5, "data": 5, "training": 5}
+    order = {"atomic": 0, "rules": 0, "ports": 1, "method": 2, "nn": 3, "backbones": 4}
+    order |= {"weights": 5, "data": 5, "training": 5}
     if other == floor:
         return True
     return order.get(other, 6) < order.get(floor, 6)
