@@ -51,7 +51,7 @@ METRICS = {"P@3": "precision@3", "R@3": "recall@3", "N@3": "ndcg@3", "P@5": "pre
            "N@5": "ndcg@5", "MAP": "map", "MRR": "mrr"}  # fmt: skip
 
 
-def setup_of(a: argparse.Namespace, dataset: str, method: str) -> Setup:
+def setup_of(a: argparse.Namespace, dataset: str, method: str) -> Setup[recommendation_data.Loaded]:
     """A command of the experiment with its published settings."""
     config = recommendation.Config(
         method=method,
@@ -80,7 +80,7 @@ def spent(run, repeats: int) -> float:
     return float(np.median(found))
 
 
-def torch_of(setup: Setup, method: str):
+def torch_of(setup: Setup[recommendation_data.Loaded], method: str):
     """The PyTorch model, its optimizer, the training pairs and the users' items in sets."""
     import torch
 
@@ -100,7 +100,7 @@ def sets(part) -> list[set[int]]:
     return [set(own.tolist()) for own in np.split(part.items, part.starts[1:-1])]
 
 
-def speed(setup: Setup, method: str, steps: int, repeats: int) -> None:
+def speed(setup: Setup[recommendation_data.Loaded], method: str, steps: int, repeats: int) -> None:
     """Prints CPU seconds of an epoch: `steps` of it are run, in turns."""
     from benchmarks.torch_recommendation import epoch
 
@@ -128,7 +128,7 @@ def speed(setup: Setup, method: str, steps: int, repeats: int) -> None:
           f"{there:.1f}; ratio {middle:.1f} ({low:.1f} to {high:.1f})", flush=True)  # fmt: skip
 
 
-def evaluation(setup: Setup, method: str, users: int, repeats: int) -> None:
+def evaluation(setup: Setup[recommendation_data.Loaded], method: str, users: int, repeats: int) -> None:
     """Prints CPU seconds of an evaluation; PyTorch's is that of `users` users, scaled. The metrics must agree."""
     import torch
 

@@ -139,7 +139,7 @@ def built(name: str, settings: str, outputs: int, level: str, task: str, loss: s
     return Built(module, method, partitioned(method.groups, make, rate), jax.jit(graph_outputs))
 
 
-def method_folder(setup: Setup, name: str) -> Path:
+def method_folder(setup: Setup[Problem], name: str) -> Path:
     """Where a network's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
     place = place_of(config)
@@ -148,12 +148,12 @@ def method_folder(setup: Setup, name: str) -> Path:
     return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 
-def run_folder(setup: Setup, name: str, split: int, seed: int) -> Path:
+def run_folder(setup: Setup[Problem], name: str, split: int, seed: int) -> Path:
     """The folder of one run."""
     return method_folder(setup, name) / f"split{split}-seed{seed}"
 
 
-def run(setup: Setup, name: str, split: int, seed: int) -> dict[str, Any]:
+def run(setup: Setup[Problem], name: str, split: int, seed: int) -> dict[str, Any]:
     """The result row of one network, split and seed: taken from the results file, or trained now."""
     folder, config = run_folder(setup, name, split, seed), setup.config
     key = {"run": folder.parent.name, "method": name, "dataset": setup.problem.name, "split": split, "seed": seed}
@@ -166,7 +166,7 @@ def run(setup: Setup, name: str, split: int, seed: int) -> dict[str, Any]:
     return row
 
 
-def parts_of(setup: Setup, split: int) -> Split:
+def parts_of(setup: Setup[Problem], split: int) -> Split:
     """The split of a run under the command's protocol."""
     problem, chosen = setup.problem, setup.problem.splits[split]
     if setup.config.protocol == "official" and not len(chosen.val):
@@ -176,7 +176,7 @@ def parts_of(setup: Setup, split: int) -> Split:
     return chosen
 
 
-def train(setup: Setup, name: str, split: int, seed: int, folder: Path) -> dict[str, Any]:
+def train(setup: Setup[Problem], name: str, split: int, seed: int, folder: Path) -> dict[str, Any]:
     """Trains one network and returns what was measured."""
     started, config, problem = time.perf_counter(), for_method(setup.config, name), setup.problem
     settings, parts = settings_of(config, name, problem), parts_of(setup, split)
@@ -228,7 +228,9 @@ def train(setup: Setup, name: str, split: int, seed: int, folder: Path) -> dict[
     }
 
 
-def feeding(setup: Setup, made: Built, settings: Settings, parts: Split, seed: int) -> tuple[Any, int, Any, float]:
+def feeding(
+    setup: Setup[Problem], made: Built, settings: Settings, parts: Split, seed: int
+) -> tuple[Any, int, Any, float]:
     """Batches of a run, steps per epoch, how to predict, and the share of padding."""
     problem, mesh = setup.problem, setup.mesh
     shards = 1 if mesh is None else row_shards(mesh)

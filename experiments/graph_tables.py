@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from experiments import graph_picture
+from experiments.graph_data import Problem
 from experiments.graph_judging import LESS_IS_BETTER
 from experiments.graph_methods import METHODS
 from experiments.graph_runs import method_folder, settings_of
@@ -28,7 +29,7 @@ METRICS = {
 }
 
 
-def headline(setup: Setup, splits: Sequence[int]) -> None:
+def headline(setup: Setup[Problem], splits: Sequence[int]) -> None:
     """Says what is about to run, on which data, with which settings."""
     config, problem = setup.config, setup.problem
     seeds = ", ".join(map(str, config.seeds or (config.seed,)))
@@ -46,7 +47,7 @@ def headline(setup: Setup, splits: Sequence[int]) -> None:
     )
 
 
-def show(setup: Setup, rows: Rows) -> None:
+def show(setup: Setup[Problem], rows: Rows) -> None:
     """Prints the comparison: the metric on the test part, and what each network costs."""
     problem, config = setup.problem, setup.config
     several = max(map(len, rows.values())) > 1
@@ -77,7 +78,7 @@ def show(setup: Setup, rows: Rows) -> None:
     )
 
 
-def draw(path: Path, setup: Setup, rows: Rows, split: int, seed: int) -> None:
+def draw(path: Path, setup: Setup[Problem], rows: Rows, split: int, seed: int) -> None:
     """Saves the picture: N2's states beside the comparison and the validation losses."""
     figure = Figure(figsize=(13, 6.2), layout="constrained")
     wide = setup.config.method == "n2" and graph_picture.drawable(setup)
@@ -101,7 +102,7 @@ def draw(path: Path, setup: Setup, rows: Rows, split: int, seed: int) -> None:
     save_figure(figure, path)
 
 
-def _bars(axes: Axes, setup: Setup, rows: Rows) -> None:
+def _bars(axes: Axes, setup: Setup[Problem], rows: Rows) -> None:
     metric = setup.problem.metric
     found = {name: mean_and_deviation(row["test"] for row in results) for name, results in rows.items()}
     means, deviations = [mean for mean, _ in found.values()], [deviation for _, deviation in found.values()]
@@ -123,7 +124,7 @@ def _colors(rows: Rows, method: str) -> dict[str, str]:
     return {name: "#d1495b" if name == method else next(others) for name in rows}
 
 
-def _held(setup: Setup) -> str:
+def _held(setup: Setup[Problem]) -> str:
     if setup.config.protocol == "official":
         return "test part, official protocol (folds without validation data: chosen on the fold that is reported)"
     return f"test part, epoch chosen by validation {setup.config.select}"

@@ -10,7 +10,7 @@ from jaxmodels.training.fit import Fit
 
 
 def fit_judged(
-    setup: Setup, made: Any, batches: Any, judge: Any, *, folder: Path, every: int, label: str, **options: Any
+    setup: Setup[Any], made: Any, batches: Any, judge: Any, *, folder: Path, every: int, label: str, **options: Any
 ) -> Fit | None:
     """Trains until the judge has had enough; None where that is so already, of a run that is resumed.
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from experiments.outlier_data import case_of
+from experiments.outlier_data import Problem, case_of
 from experiments.outlier_runs import history, read_scores
 from experiments.running import Setup
 from jaxmodels.data.view_outliers import KINDS
@@ -20,7 +20,7 @@ COLORS = {
 METHOD_COLORS = ("#d1495b", "#4f6d8f", "#66a182", "#9aa5b1")
 
 
-def strip(figure: SubFigure, setup: Setup, name: str, seed: int) -> None:
+def strip(figure: SubFigure, setup: Setup[Problem], name: str, seed: int) -> None:
     """The highest scores of each kind of outlier, and of objects that are none; pixels above, Fourier magnitudes below.
 
     Args:
@@ -71,7 +71,7 @@ def _tile(axes: Axes, picture: np.ndarray, there: bool, color: str) -> None:
         spine.set_linewidth(2.4)
 
 
-def histogram(axes: Axes, setup: Setup, name: str, seed: int) -> None:
+def histogram(axes: Axes, setup: Setup[Problem], name: str, seed: int) -> None:
     """How the scores of each kind lie."""
     case, scores = case_of(setup.config, setup.problem, seed), read_scores(setup, name, seed)
     kind = np.zeros(len(scores), int) if case.kind is None else case.kind
@@ -90,7 +90,7 @@ def histogram(axes: Axes, setup: Setup, name: str, seed: int) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def comparison(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def comparison(axes: Axes, setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Areas under the curve, of all outliers and of each kind, for every method."""
     first = next(iter(rows.values()))[0]
     if first["auc"] is None:
@@ -124,7 +124,7 @@ def comparison(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str
     axes.legend(frameon=False, fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.09))
 
 
-def training(axes: Axes, setup: Setup, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def training(axes: Axes, setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """RCPMOD's area under the curve over epochs, one line per seed; of several pairs, of those so far."""
     for i, row in enumerate(rows.get("rcpmod", ())):
         found = history(setup, row["seed"])

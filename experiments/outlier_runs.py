@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sklearn.metrics import roc_auc_score
 
 from experiments import outlier_methods, tables
-from experiments.outlier_data import Case, case_of
+from experiments.outlier_data import Case, Problem, case_of
 from experiments.outlier_methods import METHODS
 from experiments.running import Setup, fingerprint, fit_options, place_of
 from experiments.runs import begin_folder, plain, previous_of, write_result
@@ -39,7 +39,7 @@ def for_method(config: Any, name: str) -> Any:
     return config if name == "rcpmod" else outlier_methods.tuned(config)
 
 
-def method_folder(setup: Setup, name: str) -> Path:
+def method_folder(setup: Setup[Problem], name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
     place = place_of(config)
@@ -48,12 +48,12 @@ def method_folder(setup: Setup, name: str) -> Path:
     return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 
-def run_folder(setup: Setup, name: str, seed: int) -> Path:
+def run_folder(setup: Setup[Problem], name: str, seed: int) -> Path:
     """The folder of one run."""
     return method_folder(setup, name) / f"seed{seed}"
 
 
-def run(setup: Setup, name: str, seed: int) -> dict[str, Any]:
+def run(setup: Setup[Problem], name: str, seed: int) -> dict[str, Any]:
     """The result row of one method and seed: taken from the results file, or computed now."""
     folder, config = run_folder(setup, name, seed), setup.config
     key = {"run": folder.parent.name, "method": name, "dataset": setup.problem.name, "seed": seed}
@@ -94,7 +94,7 @@ def judged(case: Case, scores: np.ndarray) -> dict[str, Any]:
     return {"auc": 100 * float(roc_auc_score(case.kind > 0, scores)), "kinds": kinds}
 
 
-def train(setup: Setup, case: Case, seed: int, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def train(setup: Setup[Problem], case: Case, seed: int, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Trains RCPMOD on all pairs of views; finished pairs of an interrupted run are read."""
     config, recipe = setup.config, outlier_methods.recipe_of(setup.config, setup.problem.name)
     check_data(case.views, case.mask, recipe)
@@ -181,14 +181,14 @@ def write_scores(file: Path, ids: tuple[str, ...], scores: np.ndarray, case: Cas
     write_text(file, out.getvalue())
 
 
-def read_scores(setup: Setup, name: str, seed: int) -> np.ndarray:
+def read_scores(setup: Setup[Problem], name: str, seed: int) -> np.ndarray:
     """The scores of a finished run, in the order of the objects."""
     lines = (run_folder(setup, name, seed) / SCORES).read_text(encoding="utf-8").splitlines()
     found = {row["id"]: float(row["score"]) for row in csv.DictReader(lines)}
     return np.array([found[each] for each in setup.problem.data.ids])
 
 
-def history(setup: Setup, seed: int) -> Sequence[Mapping[str, Any]]:
+def history(setup: Setup[Problem], seed: int) -> Sequence[Mapping[str, Any]]:
     """Logged rows of a run of RCPMOD, its pairs one after another."""
     folder, views = run_folder(setup, "rcpmod", seed), len(setup.problem.data.views)
     if views == 2:

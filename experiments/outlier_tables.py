@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from experiments import outlier_picture
-from experiments.outlier_data import case_of
+from experiments.outlier_data import Problem, case_of
 from experiments.outlier_methods import METHODS, recipe_of
 from experiments.outlier_runs import read_scores
 from experiments.running import Setup
@@ -22,7 +22,7 @@ from jaxmodels.training.results import mean_and_deviation
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # method -> one result row per seed
 
 
-def headline(setup: Setup) -> None:
+def headline(setup: Setup[Problem]) -> None:
     """Says what is about to run, on which data, with which outliers and settings."""
     config, problem = setup.config, setup.problem
     seeds = ", ".join(map(str, config.seeds or (config.seed,)))
@@ -47,7 +47,7 @@ def headline(setup: Setup) -> None:
         )
 
 
-def show(setup: Setup, rows: Rows) -> None:
+def show(setup: Setup[Problem], rows: Rows) -> None:
     """Prints the comparison: the area under the ROC curve, of each kind too, and what each method costs."""
     config = setup.config
     spread = ", mean ± deviation" if max(map(len, rows.values())) > 1 else ""
@@ -80,7 +80,7 @@ def show(setup: Setup, rows: Rows) -> None:
     setup.console.print(f"Peak memory: {peak}.", highlight=False)
 
 
-def draw(path: Path, setup: Setup, rows: Rows, seed: int) -> None:
+def draw(path: Path, setup: Setup[Problem], rows: Rows, seed: int) -> None:
     """Saves the picture: most outlying objects where they can be looked at, scores, comparison, training."""
     images = setup.problem.name == "digits"
     figure = Figure(figsize=(14, 7.0 if images else 4.4), layout="constrained")

@@ -56,7 +56,7 @@ def report(
     plans: Mapping[str, Plan],
     *,
     detail: str = "",
-    titles: Mapping[str, str] = STEPS,
+    titles: Mapping[str, str] | None = None,
 ) -> None:
     """Prints the plans, and writes them to `config.plan_out`.
 
@@ -66,16 +66,16 @@ def report(
         subject: what is planned, such as 'lora on vit_b16'.
         plans: by step; one alone is printed without a title, unless `titles` are given.
         detail: for the first line.
-        titles: of the steps.
+        titles: of the steps; `STEPS` unless given.
 
     Raises:
         DoesNotFit: a step needs more memory than a chip has.
     """
     console.print(", ".join(filter(None, (subject, detail, config.plan))), highlight=False)
-    titled = len(plans) > 1 or titles is not STEPS
+    titled = len(plans) > 1 or titles is not None
     for name, plan in plans.items():
         if titled:
-            console.print(titles[name], highlight=False)
+            console.print((titles or STEPS)[name], highlight=False)
         for line in show(plan):
             console.print("  " * titled + line, highlight=False, soft_wrap=True)
     if config.plan_out:

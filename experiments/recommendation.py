@@ -208,7 +208,7 @@ def check(config: Config) -> None:
         raise ValueError(f"--select: found '{config.select}', expected one of {', '.join(known)}{hint}")
 
 
-def check_data(setup: running.Setup) -> None:
+def check_data(setup: running.Setup[recommendation_data.Loaded]) -> None:
     """Raises a ValueError where the data cannot have what the flags ask for."""
     config, loaded = setup.config, setup.problem
     if max(config.at) > loaded.num_items:

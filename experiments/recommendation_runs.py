@@ -82,12 +82,12 @@ def settings_of(config: Any, name: str, *, embedded: bool = False) -> Settings:
     return Settings(options, rate, decay, config.dim, config.batch_size, config.epochs)
 
 
-def settings_for(setup: Setup, name: str) -> Settings:
+def settings_for(setup: Setup[Loaded], name: str) -> Settings:
     """The settings of a method in a command."""
     return settings_of(setup.config, name, embedded=setup.problem.name == EMBEDDED)
 
 
-def method_folder(setup: Setup, name: str) -> Path:
+def method_folder(setup: Setup[Loaded], name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
     short = fingerprint(config, name, digest(setup.problem), ignoring=BOOKKEEPING)
@@ -102,12 +102,12 @@ def digest(loaded: Loaded) -> str:
     return found.hexdigest()[:8]
 
 
-def run_folder(setup: Setup, name: str, seed: int) -> Path:
+def run_folder(setup: Setup[Loaded], name: str, seed: int) -> Path:
     """The folder of one run."""
     return method_folder(setup, name) / f"seed{seed}"
 
 
-def run(setup: Setup, name: str, seed: int) -> dict[str, Any]:
+def run(setup: Setup[Loaded], name: str, seed: int) -> dict[str, Any]:
     """The result row of one method and seed: taken from the results file, or trained now."""
     folder, config = run_folder(setup, name, seed), setup.config
     key = {"run": folder.parent.name, "method": name, "dataset": setup.problem.name, "seed": seed}
@@ -154,14 +154,14 @@ def built(name: str, settings: str, train: _Same, shards: int) -> Built:
     return Built(method, choice.optimizer(found.learning_rate, found.weight_decay), given)
 
 
-def made(setup: Setup, name: str) -> Built:
+def made(setup: Setup[Loaded], name: str) -> Built:
     """A method on the data and mesh of a command."""
     shards = 1 if setup.mesh is None else setup.mesh.shape["model"]
     settings = settings_for(setup, name)._replace(epochs=0)
     return built(name, json.dumps(settings), _Same(setup.problem.parts.train), shards)
 
 
-def batches_of(setup: Setup, name: str, seed: int) -> PairBatches:
+def batches_of(setup: Setup[Loaded], name: str, seed: int) -> PairBatches:
     """The training batches of a run."""
     config, train = setup.config, setup.problem.parts.train
     settings = settings_for(setup, name)
@@ -178,7 +178,7 @@ def batches_of(setup: Setup, name: str, seed: int) -> PairBatches:
     )
 
 
-def measure(setup: Setup, part: str) -> Measure:
+def measure(setup: Setup[Loaded], part: str) -> Measure:
     """Metrics of one part of a command's data."""
     config = setup.config
     return Measure(
@@ -186,7 +186,7 @@ def measure(setup: Setup, part: str) -> Measure:
     )
 
 
-def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
+def train(setup: Setup[Loaded], name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains and tests one method and returns what was measured."""
     started, config = time.perf_counter(), for_method(setup.config, name)
     settings, ready, batches = settings_for(setup, name), made(setup, name), batches_of(setup, name, seed)
@@ -228,7 +228,7 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def save(setup: Setup, name: str, folder: Path, variables: Any) -> None:
+def save(setup: Setup[Loaded], name: str, folder: Path, variables: Any) -> None:
     """Writes the recommender of a run, without the rows that a mesh needed."""
     if is_main():
         loaded, choice = setup.problem, recommendation_methods.METHODS[name]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.recommendation_data import sizes
+from experiments.recommendation_data import Loaded, sizes
 from experiments.recommendation_methods import METHODS
 from experiments.recommendation_runs import settings_for
 from experiments.running import Setup
@@ -16,7 +16,7 @@ from jaxmodels.training.results import mean_and_deviation
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # method -> one result row per seed
 
 
-def headline(setup: Setup) -> None:
+def headline(setup: Setup[Loaded]) -> None:
     """Says what is about to run, on which data, with which settings."""
     config, loaded = setup.config, setup.problem
     listed = ", ".join(map(str, config.seeds or (config.seed,)))
@@ -43,7 +43,7 @@ def columns(at: Sequence[int]) -> dict[str, str]:
 _AT = ("precision", "recall", "ndcg")
 
 
-def show(setup: Setup, rows: Rows) -> None:
+def show(setup: Setup[Loaded], rows: Rows) -> None:
     """Prints the comparison: metrics on the test items, and what each method costs."""
     config, several = setup.config, max(map(len, rows.values())) > 1
     spread = ", mean ± deviation over seeds" if several else ""
