@@ -137,11 +137,16 @@ def dpcml(
         else:
             negative = negatives_of(batch, state, key, goal.negatives, items, goal.strategy)
         weight = jnp.asarray(batch["weight"]) if "weight" in batch else jnp.ones(len(user), params["item"].dtype)
-        ids = jnp.concatenate([positive[:, None], negative], axis=1)
-        rows = params["item"][ids]
-        rows = looked_up(rows) if norm == "dpcml" else rows
         mine, has = vectors_of(variables, user)
-        far = nearest(mine, rows, has)
+
+        def distances(ids):
+            rows = params["item"][ids]
+            return nearest(mine, looked_up(rows) if norm == "dpcml" else rows, has)
+
+        counted = negative
+        if goal.form == "nearest":  # the others have no gradient: spare the scatter of their rows
+            counted = jnp.take_along_axis(negative, distances(negative).argmin(1)[:, None], axis=1)
+        far = distances(jnp.concatenate([positive[:, None], counted], axis=1))
         threshold = params["threshold"][user] if goal.form == "cvar" else 0.0
         each = preference(
             far[:, 0], far[:, 1:],
@@ -157,7 +162,8 @@ def dpcml(
             metrics["diversity"] = Mean(apart, jnp.ones_like(apart))
         metrics["loss"] = Mean(value, jnp.ones_like(value))
         if norm == "dpcml":
-            state = state | {"touched": jnp.zeros(items, bool).at[ids].set(True)}
+            touched = jnp.zeros(items, bool).at[positive].set(True).at[negative].set(True)
+            state = state | {"touched": touched}
         return value, Aux(state, metrics)
 
     def project(before, after, state):

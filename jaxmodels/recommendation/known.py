@@ -92,7 +92,7 @@ def uniform_others(
         return known.items[jnp.minimum(start + at, len(known.items) - 1)] - at
 
     most = jnp.broadcast_to(held[:, None], rank.shape)
-    return rank + _search(jnp.zeros_like(rank), most, lambda at: before(at) <= rank, known)
+    return rank + _search(jnp.zeros_like(rank), most, lambda at: before(at) <= rank)
 
 
 def popular_others(
@@ -119,7 +119,7 @@ def popular_others(
         return total[item + 1] - held <= place
 
     items = jnp.full_like(place, len(popularity) - 1)
-    return _search(jnp.zeros_like(place), items, not_yet, popularity)
+    return _search(jnp.zeros_like(place), items, not_yet)
 
 
 def _below(known: Known, users: jax.Array, items: jax.Array) -> jax.Array:
@@ -129,12 +129,11 @@ def _below(known: Known, users: jax.Array, items: jax.Array) -> jax.Array:
     def smaller(at):
         return known.items[jnp.minimum(start + at, len(known.items) - 1)] < items
 
-    return _search(jnp.zeros_like(items), jnp.broadcast_to(held, items.shape), smaller, known)
+    return _search(jnp.zeros_like(items), jnp.broadcast_to(held, items.shape), smaller)
 
 
-def _search(low: jax.Array, high: jax.Array, smaller, sized) -> jax.Array:
-    """The first place in [low, high) that is not `smaller`, else high; as many rounds as the longest list needs."""
-    rounds = max(len(leaf) for leaf in jax.tree.leaves(sized)).bit_length()
+def _search(low: jax.Array, high: jax.Array, smaller) -> jax.Array:
+    """The first place in [low, high) that is not `smaller`, else high; as many rounds as the longest range needs."""
 
     def halve(_, bounds):
         low, high = bounds
@@ -142,6 +141,7 @@ def _search(low: jax.Array, high: jax.Array, smaller, sized) -> jax.Array:
         up = (low < high) & smaller(middle)
         return jnp.where(up, middle + 1, low), jnp.where(up | (low >= high), high, middle)
 
+    rounds = 32 - jax.lax.clz((high - low).max())
     return jax.lax.fori_loop(0, rounds, halve, (low, high))[0]
 
 

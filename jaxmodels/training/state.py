@@ -128,6 +128,8 @@ def train_step(
 def norms(grads: Any, groups: Rules) -> dict[str, Mean]:
     """Global norm of the gradients, and of each group's where there are several."""
     one = jnp.ones(())
+    # On CPUs XLA would write out the squares, as Adam needs them too: a fifth of a step that is bound by memory.
+    grads = jax.lax.platform_dependent(grads, cpu=jax.lax.optimization_barrier, default=lambda same: same)
     found = {"gradient_norm": Mean(optax.tree.norm(grads), one)}
     names = label(grads, groups)
     members = sorted(set(jax.tree.leaves(names)))
