@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmodels.outliers.log_sums import log_sums
+
+LEAST = 0.05  # temperature; below, logits of unit rows lie so far apart that every row needs a bound of its own
 EXACT = jax.lax.Precision.HIGHEST  # a temperature of 0.5 and less makes logits sensitive to bfloat16 products
 
 
@@ -47,6 +50,9 @@ def terms(
         The terms of a's rows and of b's rows.
     """
     there = jnp.ones(len(a), bool) if counted is None else counted
+    if block is None and positive_weight is None and temperature >= LEAST:
+        return _at_once(a, b, temperature, there, bank, bank_counted)
+    size = len(a) if block is None else block
 
     def of(own, other):
         def rows(z, at):
@@ -55,7 +61,7 @@ def terms(
             return _terms(same, cross, at, there, positive_weight, *_negatives(z))
 
         ids = jnp.arange(len(own))
-        chunks = jnp.pad(ids, (0, -len(own) % block)).reshape(-1, block)  # padding repeats row 0
+        chunks = jnp.pad(ids, (0, -len(own) % size)).reshape(-1, size)  # padding repeats row 0
         return jax.lax.map(lambda at: rows(own[at], at), chunks).reshape(-1)[: len(own)]
 
     def _negatives(z):
@@ -64,12 +70,15 @@ def terms(
         more = _logits(z, bank, temperature)
         return (more if bank_counted is None else jnp.where(bank_counted[None], more, -jnp.inf),)
 
-    if block is not None:
-        return jnp.stack([of(a, b), of(b, a)])
-    cross = _logits(a, b, temperature)  # of both directions
-    each = [(_logits(a, a, temperature), cross, a), (_logits(b, b, temperature), cross.T, b)]
-    ids = jnp.arange(len(a))
-    return jnp.stack([_terms(s, c, ids, there, positive_weight, *_negatives(z)) for s, c, z in each])
+    return jnp.stack([of(a, b), of(b, a)])
+
+
+def _at_once(a, b, temperature, there, bank, bank_counted):
+    """All rows at once: one bound for all logits serves where they are not far apart."""
+    more = jnp.zeros((0, a.shape[1]), a.dtype) if bank is None else bank
+    kept = jnp.ones(len(more), bool) if bank_counted is None else bank_counted
+    sums = log_sums(a, b, more, there.astype(a.dtype), kept.astype(a.dtype), jnp.asarray(1 / temperature, a.dtype))
+    return sums - (a * b).sum(1)[None] / temperature
 
 
 def _logits(a, b, temperature):
@@ -85,7 +94,7 @@ def _terms(same, cross, at, there, positive_weight, *more):
     same = jnp.where(there[None] & ~partner, same, -jnp.inf)
     cross = jnp.where(partner, positive[:, None], jnp.where(there[None], cross, -jnp.inf))
     parts = (same, cross, *more)
-    # By hand and not of one concatenated matrix, which would be written and read once more.
+    # Part by part and not of one concatenated matrix, which would be written and read once more.
     high = jax.lax.stop_gradient(functools.reduce(jnp.maximum, [part.max(1) for part in parts]))
     total = sum(jnp.exp(part - high[:, None]).sum(1) for part in parts)
     return jnp.log(total) + high - positive

@@ -7,6 +7,7 @@ the method's state, since neighbours are found in it again and again; a batch on
 done here is what the released code does; the paper's own formulas could not be compared.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.outliers.autoencoder import AutoEncoder
 from jaxmodels.outliers.contrastive import contrast_scores, nt_xent, unit
+from jaxmodels.outliers.distinct import encode_distinct
 from jaxmodels.outliers.memory import Bank, new_bank, push
 from jaxmodels.outliers.neighbours import neighbours
 from jaxmodels.outliers.spreading import ramp, triplet, uniform
@@ -246,12 +248,13 @@ def rcpmod(
         return total, Aux(after, metrics)
 
     def of_others(params, state, v, lists, rows, column) -> Others:
-        """Latents of all objects that the rows are compared with, encoded in one go."""
+        """Latents of all objects that the rows are compared with, and of the bank's."""
         views, bank = state["views"][v], state["bank"].views[v]
         ids = [lists.near[v][rows].T.reshape(-1), lists.raw[v][rows, column], lists.far[v][rows]]
         sizes = [len(each) for each in ids]
-        x = jnp.concatenate([views[jnp.concatenate(ids)], bank.reshape(-1, bank.shape[-1])])
-        near, raw, far, kept = jnp.split(encode(params, state["stats"], v, x), np.cumsum(sizes).tolist())
+        found = encode_distinct(functools.partial(encode, params, state["stats"], v), views, jnp.concatenate(ids))
+        near, raw, far = jnp.split(found, np.cumsum(sizes)[:-1].tolist())
+        kept = encode(params, state["stats"], v, bank.reshape(-1, bank.shape[-1]))
         return Others(near.reshape(chosen.neighbours, len(rows), -1), raw, far, kept)
 
     def of_bank(bank: Bank, others: tuple[Others, Others]) -> dict[str, Any]:
