@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmodels.outliers.log_sums import log_sums
+from jaxmodels.outliers.log_sums import log_sums, log_sums_in_blocks
 
 LEAST = 0.05  # temperature; below, logits of unit rows lie so far apart that every row needs a bound of its own
 EXACT = jax.lax.Precision.HIGHEST  # a temperature of 0.5 and less makes logits sensitive to bfloat16 products
@@ -123,7 +123,7 @@ def contrast_scores(
     *,
     temperature: float = 0.5,
     counted: Bool[Array, " n"] | None = None,
-    block: int = 512,
+    block: int = 128,
 ) -> Float[Array, " n"]:
     """How badly the views of each object agree, among all objects: the mean of its two terms.
 
@@ -134,4 +134,8 @@ def contrast_scores(
         counted: objects that are there; see `terms`.
         block: objects worked on at once; the 2n x 2n logits are never there as a whole.
     """
-    return terms(a, b, temperature=temperature, counted=counted, block=block).mean(0)
+    if temperature < LEAST:
+        return terms(a, b, temperature=temperature, counted=counted, block=block).mean(0)
+    there = jnp.ones(len(a), a.dtype) if counted is None else counted.astype(a.dtype)
+    sums = log_sums_in_blocks(a, b, there, jnp.asarray(1 / temperature, a.dtype), block=block)
+    return sums.mean(0) - (a * b).sum(1) / temperature

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.outliers.contrastive import nt_xent, terms, unit
+from jaxmodels.outliers.contrastive import contrast_scores, nt_xent, terms, unit
 from jaxmodels.outliers.distinct import SHARE, encode_distinct
 
 COUNTED = jnp.arange(9) % 3 != 1
@@ -44,6 +44,17 @@ def test_a_term_by_its_definition():
             others += [more[q] for q in range(6) if KEPT[q]]
             expected = np.log(sum(np.exp(own[i] @ each / 0.5) for each in others)) - own[i] @ other[i] / 0.5
             assert float(found[at, i]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.04])
+@pytest.mark.parametrize("counted", [None, COUNTED], ids=["all", "some"])
+def test_scores_are_the_mean_of_the_terms_whatever_the_block(temperature, counted):
+    a, b = rows(0, 9), rows(1, 9)
+    expected = terms(a, b, temperature=temperature, counted=counted).mean(0)
+    there = slice(None) if counted is None else np.flatnonzero(counted)
+    for block in (1, 4, 128):
+        found = contrast_scores(a, b, temperature=temperature, counted=counted, block=block)
+        np.testing.assert_allclose(found[there], expected[there], rtol=2e-5)
 
 
 def test_a_low_temperature_neither_overflows_nor_vanishes():
