@@ -84,7 +84,7 @@ def uniform_others(
         num_items: N.
     """
     held = known.starts[users + 1] - known.starts[users]
-    rank = jax.random.randint(key, (len(users), count), 0, (num_items - held)[:, None])
+    rank = jax.random.randint(key, (len(users), count), 0, (num_items - held)[:, None], held.dtype)
     start = known.starts[users][:, None]
 
     def before(at):
@@ -111,7 +111,7 @@ def popular_others(
     of_lists = jnp.concatenate([jnp.zeros(1, popularity.dtype), jnp.cumsum(popularity[known.items])])
     first, last = known.starts[users][:, None], known.starts[users + 1][:, None]
     free = total[-1] - (of_lists[last] - of_lists[first])
-    place = jax.random.randint(key, (len(users), count), 0, jnp.maximum(free, 1))
+    place = jax.random.randint(key, (len(users), count), 0, jnp.maximum(free, 1), free.dtype)
     everyone = jnp.broadcast_to(users[:, None], place.shape)
 
     def not_yet(item):
@@ -141,7 +141,8 @@ def _search(low: jax.Array, high: jax.Array, smaller) -> jax.Array:
         up = (low < high) & smaller(middle)
         return jnp.where(up, middle + 1, low), jnp.where(up | (low >= high), high, middle)
 
-    rounds = 32 - jax.lax.clz((high - low).max())
+    longest = (high - low).max(initial=0)
+    rounds = jnp.iinfo(longest.dtype).bits - jax.lax.clz(longest)  # bits of its length
     return jax.lax.fori_loop(0, rounds, halve, (low, high))[0]
 
 

@@ -62,6 +62,19 @@ def test_every_free_item_is_drawn_as_often_as_it_should():
             np.testing.assert_allclose(share, expected / expected.sum(), atol=0.02)
 
 
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("free", [0, 511, 512, 999])
+def test_the_one_free_item_is_found_in_a_long_list_and_beside_an_empty_one(free, x64):
+    dense = np.zeros((2, 1000), bool)
+    dense[0] = np.arange(1000) != free
+    with jax.enable_x64(x64):
+        known = known_from(dense)
+        for users in (jnp.array([0]), jnp.array([0, 1])):
+            assert (uniform_others(jax.random.key(0), known, users, 3, 1000)[0] == free).all()
+            popularity = jnp.ones(1000, jnp.int32)
+            assert (popular_others(jax.random.key(0), known, users, 3, popularity)[0] == free).all()
+
+
 def test_rows_and_membership_are_those_of_the_matrix():
     dense = matrix(5, 0.4)
     known = known_from(dense)
