@@ -4,10 +4,11 @@
     python -m benchmarks.graphs --data_dir=data/graphs --parts accuracy --runs=runs/graphs.jsonl --seeds 0
     python -m benchmarks.graphs --data_dir=data/graphs --parts table --runs=runs/graphs.jsonl
 
-Claims: an epoch of N2 takes a third of the CPU seconds of a PyTorch N2 in the released code's structure; N2 reaches its
-published AUC on minesweeper and beats every peer on at least three node sets of five at equal tuning. Peers are ours,
-and PyTorch Geometric's in 'speed' and where --pyg names them. 'accuracy' trains what the file of runs lacks and may be
-stopped and started at will; 'table' only reads. Needs the extra [peers] for 'speed' and --pyg.
+Measured: what part of the CPU seconds of a PyTorch N2 in the released code's structure an epoch of N2 takes, whether N2
+reaches its published AUC on minesweeper, and how it stands among its peers at equal tuning; docs/benchmarks_graphs.md
+says what came out. Peers are ours, and PyTorch Geometric's in 'speed' and where --pyg names them. 'accuracy' trains
+what the file of runs lacks and may be stopped and started at will; 'table' only reads. Needs the extra [peers] for
+'speed' and --pyg.
 """
 
 import argparse
