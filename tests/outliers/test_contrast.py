@@ -58,9 +58,11 @@ def test_scores_are_the_mean_of_the_terms_whatever_the_block(temperature, counte
 
 
 def test_a_low_temperature_neither_overflows_nor_vanishes():
-    a = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
-    found = terms(a, -a, temperature=0.005)  # logits of -200 and 200
-    np.testing.assert_allclose(found, 400.0, rtol=1e-6)
+    a, b = jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.array([[-1.0, 0.0], [-1.0, 0.0]])
+    # Logits of -200 and 200; all those of a's first row are -200.
+    expected = np.array([[np.log(3), np.log(2)], [400 + np.log(2), np.log(2)]])
+    np.testing.assert_allclose(terms(a, b, temperature=0.005), expected, atol=1e-4)
+    np.testing.assert_allclose(contrast_scores(a, b, temperature=0.005), expected.mean(0), atol=1e-4)
 
 
 @pytest.mark.parametrize(("distinct", "short"), [(10, True), (11, False)])
