@@ -1,14 +1,15 @@
 """N2, GCN, GAT and GIN: accuracy over splits and seeds, and CPU seconds per epoch beside PyTorch's.
 
     python -m benchmarks.graphs --data_dir=data/graphs --parts speed --datasets minesweeper cora
+    python -m benchmarks.graphs --data_dir=data/graphs --parts batches
     python -m benchmarks.graphs --data_dir=data/graphs --parts accuracy --runs=runs/graphs.jsonl --seeds 0
     python -m benchmarks.graphs --data_dir=data/graphs --parts table --runs=runs/graphs.jsonl
 
 Measured: what part of the CPU seconds of a PyTorch N2 in the released code's structure an epoch of N2 takes, whether N2
 reaches its published AUC on minesweeper, and how it stands among its peers at equal tuning; docs/benchmarks_graphs.md
 says what came out. Peers are ours, and PyTorch Geometric's in 'speed' and where --pyg names them. 'accuracy' trains
-what the file of runs lacks and may be stopped and started at will; 'table' only reads. Needs the extra [peers] for
-'speed' and --pyg.
+what the file of runs lacks and may be stopped and started at will; 'table' only reads; 'batches' is the speed on many
+small graphs. Needs the extra [peers] for 'speed', 'batches' and --pyg.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from benchmarks.graph_data import NODE_SETS
 from jaxmodels.training.memory import reuse_freed_memory
 
 SETS = ["cora", "actor", "chameleon_filtered", "texas", "wisconsin", "cornell", "minesweeper"]
+PARTS = ("speed", "batches", "accuracy", "table")
 PEERS = [m for m in graph_accuracy.METHODS if m != "n2"]
 
 
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10, help="of each data set that are trained, at least 3")
     parser.add_argument("--epochs", type=int, default=1000, help="at most, beside early stopping")
     parser.add_argument("--repeats", type=int, default=5, help="of each timing")
-    parser.add_argument("--parts", nargs="+", choices=("speed", "accuracy", "table"), default=["speed", "table"])
+    parser.add_argument(
+        "--parts", nargs="+", choices=("speed", "batches", "accuracy", "table"), default=["speed", "table"]
+    )
     parser.add_argument("--runs", type=Path, default=Path("graph_runs.jsonl"), help="the file of finished runs")
     a = parser.parse_args()
     if not graph_accuracy.TUNING <= a.splits <= 10:
@@ -51,6 +55,10 @@ def main() -> None:
         from benchmarks.graph_speed import compare
 
         compare(a.data_dir, a.datasets, a.methods, a.repeats)
+    if "batches" in a.parts:
+        from benchmarks import graph_batches
+
+        graph_batches.compare(a.data_dir, list(graph_batches.STEPS), a.repeats)
     records = graph_accuracy.Records(a.runs)
     if "accuracy" in a.parts:
         methods = [*a.methods, *(graph_accuracy.PYG + m for m in a.pyg)]
