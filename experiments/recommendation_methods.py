@@ -171,18 +171,21 @@ METHODS: dict[str, Choice] = {
     ),
 }  # fmt: skip
 ALIASES = {"dpcml": "dpcml2"}
+SEVERAL = ("vectors", "assignment", "diversity", "low", "high", "bounds")  # of users with several vectors
 
 
 def options_of(name: str, flags: Mapping[str, Any], *, embedded: bool = False) -> dict[str, Any]:
     """The options of a method: its own, those for the embedded data, then the flags that were given.
 
     Raises:
-        ValueError: a flag that this method does not have.
+        ValueError: a flag that this method does not have. The single-vector baselines have none of `SEVERAL`: with them
+            they would be DPCML under another name.
     """
     known = METHODS[name].options
+    open_to = [flag for flag in known if known.get("vectors") != 1 or flag not in SEVERAL]
     for flag in flags:
-        if flag not in known:
-            takes = ", ".join(f"--{each}" for each in known)
+        if flag not in open_to:
+            takes = ", ".join(f"--{each}" for each in open_to)
             raise ValueError(f"--{flag}: --method={name} has no such option; it takes {takes}")
     return {**known, **(METHODS[name].quick if embedded else {}), **flags}
 

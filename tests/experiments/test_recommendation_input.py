@@ -33,6 +33,7 @@ def error_of(monkeypatch, capsys, *argv):
         (("--at", "0"), "Error: --at: found 0, expected numbers from 1"),
         (("--at", "3", "900"), "Error: --at: found 900, expected at most 800, the items of interests"),
         (("--select=precision@4",), "Error: --select: found 'precision@4', expected one of precision@3"),
+        (("--method=unis", "--vectors=2"), "Error: --vectors: --method=unis has no such option; it takes --margin"),
         (("--method=hars", "--memories=3"), "Error: --memories: --method=hars has no such option; it takes --margin"),
         (("--vectors=0",), "Error: found vectors=0"),
         (("--beta=2",), "Error: beta: found 2.0"),
