@@ -21,7 +21,7 @@ def reuse_freed_memory() -> bool:
 
     A compiled step on a CPU allocates its temporaries anew each time. From 32 MiB on glibc takes them from the kernel
     and gives them back, and the kernel clears every page again: a third of a step of `vit('mini')` at batch 64
-    (`benchmarks/allocator.py`). Call it once, before JAX starts its threads; the process then holds on to its peak.
+    (`benchmarks/allocator.py`). Call it once, before training; the process then holds on to its peak.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -29,9 +29,7 @@ def reuse_freed_memory() -> bool:
     return mallopt is not None and all(mallopt(option, value) == 1 for option, value in _KEEP)
 
 
-# M_MMAP_MAX: none from the kernel directly; M_TRIM_THRESHOLD: never give back; M_ARENA_MAX: one arena for all threads,
-# for those of other threads, in which a step may run, give their heaps back whatever the threshold says.
-_KEEP = ((-4, 0), (-1, 2**31 - 1), (-8, 1))
+_KEEP = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: none from the kernel directly; M_TRIM_THRESHOLD: never give back
 
 
 def show_bytes(count: int | float) -> str:

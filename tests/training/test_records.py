@@ -71,25 +71,20 @@ def test_pictures_are_written(tmp_path):
 def test_freed_memory_serves_the_next_allocation():
     program = """
 import resource, sys
-from concurrent.futures import ThreadPoolExecutor
 from jaxmodels.training.memory import reuse_freed_memory
 assert sys.argv[1] == "no" or reuse_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(4):  # large blocks, and one that fits in a heap of 64 MiB, which glibc gives threads
-        bytearray(2**27)[::4096] = b"x" * 2**15
-        bytearray(2**25)[::4096] = b"x" * 2**13
+    bytearray(2**27)[::4096] = b"x" * 2**15
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-with ThreadPoolExecutor(1) as thread:
-    for run in (lambda: faults(), lambda: thread.submit(faults).result()):
-        run()
-        print(run())
+faults()
+print(faults())
 """
     plain, kept = (
-        subprocess.run([sys.executable, "-c", program, word], check=True, capture_output=True, text=True).stdout.split()
+        int(subprocess.run([sys.executable, "-c", program, word], check=True, capture_output=True, text=True).stdout)
         for word in ("no", "yes")
     )
-    assert max(map(int, kept)) < 100 < min(map(int, plain)), (plain, kept)  # in the main thread, and in another
+    assert kept < 100 < plain
 
 
 def test_memory_is_shown_for_people():
