@@ -18,6 +18,8 @@ import torch
 from torch.nn import functional
 
 from benchmarks import torch_graphs
+from benchmarks.graph_speed import side_by_side
+from benchmarks.graph_training import optimizer_of
 from jaxmodels.data.graph_files import GraphData
 from jaxmodels.data.graph_gin import gin_graphs
 from jaxmodels.graphs.bucketed import Bucketed
@@ -47,7 +49,7 @@ def ours(data: GraphData, members: np.ndarray, model: torch.nn.Module, steps: in
     method = on_rows(graph_method(N2(data.num_classes, level="graph", steps=steps, **SIZES), level="graph"))
     template = jax.eval_shape(method.init, jax.random.key(0), batches[0])["params"]
     arrays = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    optimizer = optax.chain(optax.add_decayed_weights(1e-6), optax.adam(1e-3))
+    optimizer = optimizer_of({"lr": 1e-3, "decay": 1e-6})
     params = from_official(arrays, template, level="graph")
     held = [params, optimizer.init(params)]
 
@@ -124,10 +126,7 @@ def compare(data_dir: Path, datasets: list[str], repeats: int) -> None:
         pair[0].train()  # compiles
         for name in Side._fields:
             times = np.array([[spent(getattr(side, name)) for side in pair] for _ in range(repeats)])
-            low, middle, high = np.quantile(times[:, 1] / times[:, 0], (0.25, 0.5, 0.75))
-            here, there = np.median(times, axis=0)
-            ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            print(f"{dataset:20s}{name:10s}{here:9.2f}{there:9.2f}{ratio:>28s}", flush=True)
+            print(f"{dataset:20s}{name:10s}{side_by_side(times)}", flush=True)
         print(f"{dataset:20s}same log-probabilities to {difference:.0e}", flush=True)
 
 

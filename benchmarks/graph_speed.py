@@ -89,6 +89,13 @@ def spent(run: Callable[[], np.ndarray]) -> float:
     return (time.process_time() - started) / epochs
 
 
+def side_by_side(times: np.ndarray) -> str:
+    """Medians of ours and PyTorch's seconds (repeats, 2), and of their ratios with the quartiles."""
+    low, middle, high = np.quantile(times[:, 1] / times[:, 0], (0.25, 0.5, 0.75))
+    here, there = np.median(times, axis=0)
+    return f"{here:9.3f}{there:9.3f}{f'{middle:.2f} ({low:.2f} to {high:.2f})':>28s}"
+
+
 def compare(data_dir: Path, datasets: list[str], methods: list[str], repeats: int) -> None:
     """Prints a table of CPU seconds per epoch and their ratio."""
     torch.set_num_threads(1)
@@ -101,9 +108,6 @@ def compare(data_dir: Path, datasets: list[str], methods: list[str], repeats: in
             for run in pair:
                 run()
             times = np.array([[spent(run) for run in pair] for _ in range(repeats)])
-            low, middle, high = np.quantile(times[:, 1] / times[:, 0], (0.25, 0.5, 0.75))
-            here, there = np.median(times, axis=0)
-            quartiles = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            print(f"{dataset:20s}{method:8s}{here:9.3f}{there:9.3f}{quartiles:>28s}", end="", flush=True)
+            print(f"{dataset:20s}{method:8s}{side_by_side(times)}", end="", flush=True)
             same = f"   same log-probabilities to {check_n2(nodes, config):.0e}" if method == "n2" else ""
             print(same, flush=True)

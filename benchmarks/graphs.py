@@ -6,10 +6,10 @@
     python -m benchmarks.graphs --data_dir=data/graphs --parts table --runs=runs/graphs.jsonl
 
 Measured: what part of the CPU seconds of a PyTorch N2 in the released code's structure an epoch of N2 takes, whether N2
-reaches its published AUC on minesweeper, and how it stands among its peers at equal tuning; docs/benchmarks_graphs.md
-says what came out. Peers are ours, and PyTorch Geometric's in 'speed' and where --pyg names them. 'accuracy' trains
-what the file of runs lacks and may be stopped and started at will; 'table' only reads; 'batches' is the speed on many
-small graphs. Needs the extra [peers] for 'speed', 'batches' and --pyg.
+reaches its published AUC on minesweeper, and how it stands among its peers; docs/benchmarks_graphs.md says what came
+out, and how each was tuned. Peers are ours, and PyTorch Geometric's in 'speed' and where --pyg names them. 'accuracy'
+trains what the file of runs lacks and may be stopped and started at will; 'table' only reads; 'batches' is the speed on
+many small graphs. Needs the extra [peers] for 'speed', 'batches' and --pyg.
 """
 
 import argparse
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10, help="of each data set that are trained, at least 3")
     parser.add_argument("--epochs", type=int, default=1000, help="at most, beside early stopping")
     parser.add_argument("--repeats", type=int, default=5, help="of each timing")
-    parser.add_argument(
-        "--parts", nargs="+", choices=("speed", "batches", "accuracy", "table"), default=["speed", "table"]
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["speed", "table"])
     parser.add_argument("--runs", type=Path, default=Path("graph_runs.jsonl"), help="the file of finished runs")
     a = parser.parse_args()
     if not graph_accuracy.TUNING <= a.splits <= 10:

@@ -182,10 +182,10 @@ def options_of(name: str, flags: Mapping[str, Any], *, embedded: bool = False) -
             they would be DPCML under another name.
     """
     known = METHODS[name].options
-    open_to = [flag for flag in known if known.get("vectors") != 1 or flag not in SEVERAL]
+    taken = set(known) - (set(SEVERAL) if known.get("vectors") == 1 else set())
     for flag in flags:
-        if flag not in open_to:
-            takes = ", ".join(f"--{each}" for each in open_to)
+        if flag not in taken:
+            takes = ", ".join(f"--{each}" for each in known if each in taken)
             raise ValueError(f"--{flag}: --method={name} has no such option; it takes {takes}")
     return {**known, **(METHODS[name].quick if embedded else {}), **flags}
 
