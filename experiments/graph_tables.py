@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments import graph_picture
+from experiments import graph_folds, graph_picture
 from experiments.graph_data import Problem
 from experiments.graph_judging import LESS_IS_BETTER
 from experiments.graph_methods import METHODS
@@ -69,6 +69,8 @@ def show(setup: Setup[Problem], rows: Rows) -> None:
             style="bold" if name == config.method else "",
         )
     setup.console.print(table)
+    if common := graph_folds.describe(setup, rows):
+        setup.console.print(common, highlight=False)
     peak = show_bytes(max(row["peak_bytes"] for results in rows.values() for row in results))
     padding = max(row["padding"] for results in rows.values() for row in results)
     setup.console.print(

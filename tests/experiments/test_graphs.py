@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from experiments import graph_data, graph_judging, graph_picture, graph_runs, graphs, running, tables
+from experiments import graph_data, graph_folds, graph_judging, graph_picture, graph_runs, graphs, running, tables
 from experiments.graph_methods import METHODS, PAPER
 from jaxmodels.data.graph_files import Split
 from jaxmodels.training.fit import Interrupted
@@ -91,6 +91,25 @@ def test_a_fold_without_validation_data_chooses_on_its_training_part(folder):
     setup = setup._replace(config=dataclasses.replace(QUICK, protocol="official"))
     official = graph_runs.parts_of(setup, 3)
     assert official.val.tolist() == official.test.tolist() and len(official.train) == 36
+
+
+def test_folds_share_the_epoch_of_the_best_mean(tmp_path, folder, capsys):
+    flags = dict(method="mlp", dataset="mutag", split="0,1,2", epochs=6, patience=6, learning_rate=0.1, width=8)
+    rows = run(tmp_path, folder, **flags, protocol="official")
+    curves = np.array([[each["val_accuracy"] for each in rows_of(tmp_path, row)] for row in rows])
+    best = int(curves.mean(0).argmax())
+    mean, deviation = 100 * curves[:, best].mean(), 100 * curves[:, best].std(ddof=1)
+    assert curves.shape == (3, 6) and np.ptp(curves.mean(0)) > 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"(GIN's protocol): mlp {mean:.1f} ± {deviation:.1f} (epoch {best + 1})." in printed
+    run(tmp_path / "held", folder, **flags)
+    assert "GIN's protocol" not in capsys.readouterr().out  # the folds have validation graphs of their own
+
+
+def test_the_common_epoch_is_one_that_all_folds_have_reached():
+    assert graph_folds.common_epoch([[0.5, 0.7, 1.0], [0.9, 0.8]]) == (1, [0.7, 0.8])
+    assert graph_folds.common_epoch([[0.5, 0.7], [0.9, 0.7]]) == (0, [0.5, 0.9])  # a tie: the earlier one
+    assert graph_folds.common_epoch([[2.0, 1.0, 3.0], [2.0, 2.0, 3.0]], less_is_better=True) == (1, [1.0, 2.0])
 
 
 def test_several_splits_and_seeds_give_mean_and_deviation(tmp_path, folder, capsys):
