@@ -123,7 +123,7 @@ def contrast_scores(
     *,
     temperature: float = 0.5,
     counted: Bool[Array, " n"] | None = None,
-    block: int = 128,
+    block: int = 192,
 ) -> Float[Array, " n"]:
     """How badly the views of each object agree, among all objects: the mean of its two terms.
 

@@ -72,19 +72,32 @@ def log_sums_in_blocks(
     """`log_sums` without a bank and without a gradient, `block` rows of both views at once: memory is O(block x n)."""
     exps, shift = _exponentials(scale, a, b)
     count = len(a)
-    a, b, there = (jnp.pad(x, [(0, -count % block)] + [(0, 0)] * (x.ndim - 1)) for x in (a, b, there))
-    ids = jnp.arange(len(a))
+    blocks = -(-count // block) | 1  # an odd number, so that the halves below meet nowhere twice
+    block = -(-count // blocks)
+    width = (blocks // 2 + 1) * block
+    a, b, there = (jnp.pad(x, [(0, blocks * block - count)] + [(0, 0)] * (x.ndim - 1)) for x in (a, b, there))
+    cyclic = [jnp.concatenate([x, x[: width - block]]) for x in (a, b, there)]
+    others = 1 - jnp.eye(block, width, dtype=a.dtype)
 
-    def body(columns, at):
-        x, y, others = a[at], b[at], at[:, None] != ids[None]
+    def body(totals, start):
+        x, y, counted = (jax.lax.dynamic_slice_in_dim(rows, start, block) for rows in (a, b, there))
+        near_x, near_y, near_counted = (jax.lax.dynamic_slice_in_dim(rows, start, width) for rows in cyclic)
+        # Within a view exp(i, j) = exp(j, i): a block meets itself and the half of all others that follows it in the
+        # circle, and what it finds is added to their sums as well.
+        within = exps(x, near_x) * others, exps(y, near_y) * others
         cross = exps(x, b)
-        of_a = matmul(jnp.where(others, exps(x, a), 0.0), there) + matmul(cross, there)
-        of_b = matmul(jnp.where(others, exps(y, b), 0.0), there)
-        return columns + matmul(there[at], cross), (of_a, of_b)
+        theirs, of_columns = totals
+        found = jnp.stack([matmul(counted, each[:, block:]) for each in within])
+        at = (0, start + block)
+        theirs = jax.lax.dynamic_update_slice(theirs, jax.lax.dynamic_slice(theirs, at, found.shape) + found, at)
+        own = matmul(within[0], near_counted) + matmul(cross, there), matmul(within[1], near_counted)
+        return (theirs, of_columns + matmul(counted, cross)), own
 
-    columns, (of_a, of_b) = jax.lax.scan(body, jnp.zeros_like(there), ids.reshape(-1, block))
-    sums = jnp.stack([of_a.reshape(-1), of_b.reshape(-1) + columns]) + (1 - there)[None]
-    return jnp.log(sums[:, :count]) + shift
+    nothing = jnp.zeros((2, len(cyclic[0])), a.dtype), jnp.zeros_like(there)
+    (theirs, of_columns), own = jax.lax.scan(body, nothing, jnp.arange(blocks) * block)
+    theirs = theirs[:, : len(a)].at[:, : width - block].add(theirs[:, len(a) :])  # the circle is closed
+    sums = jnp.stack(own).reshape(2, -1) + theirs + (1 - there)[None]
+    return jnp.log(sums.at[1].add(of_columns)[:, :count]) + shift
 
 
 def _exponentials(scale, *rows):
