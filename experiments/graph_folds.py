@@ -36,8 +36,8 @@ def common_epoch(curves: Sequence[Sequence[float]], *, less_is_better: bool = Fa
 def describe(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """One line with the result of every network, or nothing where the protocol does not apply.
 
-    It applies under `--protocol=official` to folds without validation data. Networks whose curves are gone, as their
-    folders were deleted, are left out.
+    It applies under `--protocol=official` to several folds without validation data. Networks whose curves are gone, as
+    their folders were deleted, are left out.
     """
     config, problem = setup.config, setup.problem
     if config.protocol != "official":
@@ -47,11 +47,12 @@ def describe(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any
         folders = [run_folder(setup, name, row["split"], row["seed"]) for row in results]
         histories = [read_metrics(folder / "metrics.jsonl") for folder in folders]
         curves = [[row[key] for row in history if row.get(key) is not None] for history in histories]
-        if len(results) < 2 or not all(curves) or any(len(problem.splits[row["split"]].val) for row in results):
+        folds = {row["split"] for row in results}
+        if len(folds) < 2 or not all(curves) or any(len(problem.splits[fold].val) for fold in folds):
             continue
         best, scores = common_epoch(curves, less_is_better=less)
         scale, digits = (1.0, 4) if less else (100.0, 1)
         mean, deviation = mean_and_deviation(scale * score for score in scores)
-        last = min((best + 1) * config.evaluate_every, max(row["epochs"] for row in results))
-        found.append(f"{name} {mean:.{digits}f} ± {deviation:.{digits}f} (epoch {last})")
+        epoch = min((best + 1) * config.evaluate_every, max(row["epochs"] for row in results))
+        found.append(f"{name} {mean:.{digits}f} ± {deviation:.{digits}f} (epoch {epoch})")
     return f"One epoch for all folds, that of the best mean (GIN's protocol): {', '.join(found)}." if found else ""

@@ -69,7 +69,7 @@ log_sums.defvjp(_forward, _backward)
 def log_sums_in_blocks(
     a: Float[Array, "n l"], b: Float[Array, "n l"], there: Float[Array, " n"], scale: Float[Array, ""], *, block: int
 ) -> Float[Array, "2 n"]:
-    """`log_sums` without a bank and without a gradient, `block` rows of both views at once: memory is O(block x n)."""
+    """`log_sums` without a bank or a gradient, at most `block` rows of both views at once: memory is O(block x n)."""
     exps, shift = _exponentials(scale, a, b)
     count = len(a)
     blocks = -(-count // block) | 1  # an odd number, so that the halves below meet nowhere twice

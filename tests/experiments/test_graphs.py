@@ -103,7 +103,9 @@ def test_folds_share_the_epoch_of_the_best_mean(tmp_path, folder, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert f"(GIN's protocol): mlp {mean:.1f} ± {deviation:.1f} (epoch {best + 1})." in printed
     run(tmp_path / "held", folder, **flags)
-    assert "GIN's protocol" not in capsys.readouterr().out  # the folds have validation graphs of their own
+    run(tmp_path / "seeds", folder, **flags | dict(split="0", seeds=(0, 1)), protocol="official")
+    # Neither where the folds have validation graphs of their own, nor for seeds of a single one.
+    assert "GIN's protocol" not in capsys.readouterr().out
 
 
 def test_the_common_epoch_is_one_that_all_folds_have_reached():
