@@ -75,8 +75,9 @@ def for_method(config: Any, name: str) -> Any:
     """The flags as they apply to a network: those that set the chosen one are not meant for its references."""
     if name == config.method:
         return config
-    unset = {flag: type(config).__dataclass_fields__[flag].default for flag in graph_methods.FLAGS}
-    return dataclasses.replace(config, recipe="flags", learning_rate=None, weight_decay=None, **unset)
+    own = ("recipe", "learning_rate", "learning_rate_decay", "weight_decay", *graph_methods.FLAGS)
+    unset = {flag: type(config).__dataclass_fields__[flag].default for flag in own}
+    return dataclasses.replace(config, **unset)
 
 
 def network_flags(config: Any) -> dict[str, Any]:
@@ -92,6 +93,7 @@ class Settings(NamedTuple):
 
     options: Mapping[str, Any]
     learning_rate: float
+    learning_rate_decay: float
     weight_decay: float
     epochs: int
     patience: int
@@ -111,6 +113,7 @@ def settings_of(config: Any, name: str, problem: Problem) -> Settings:
     return Settings(
         graph_methods.options_of(name, problem.level, network_flags(flags), recipe),
         first(flags.learning_rate, recipe.learning_rate, choice.learning_rate),
+        flags.learning_rate_decay,
         first(flags.weight_decay, recipe.weight_decay, choice.weight_decay),
         first(flags.epochs, recipe.epochs, 200),
         first(flags.patience, recipe.patience, 50),
@@ -131,7 +134,7 @@ def built(name: str, settings: str, outputs: int, level: str, task: str, loss: s
     def make(rate: Any) -> optax.GradientTransformation:
         return optax.chain(optax.add_decayed_weights(found.weight_decay), optax.adam(rate))
 
-    rate = warmup_power(found.learning_rate, warmup=found.warmup)
+    rate = warmup_power(found.learning_rate, warmup=found.warmup, decay=found.learning_rate_decay)
 
     def graph_outputs(variables, batch):
         return method.predict(variables, batch)

@@ -66,6 +66,8 @@ class Flags:
     """Sizes into which batches of graphs are padded; each compiles the step and the evaluation once."""
     learning_rate: float | None = None
     """Peak learning rate; the method's own unless given."""
+    learning_rate_decay: float = 1.0
+    """Factor of the learning rate after every step, down to a thousandth of the peak (N2's lr_step); 1 keeps it."""
     weight_decay: float | None = None
     """L2 of Adam, on all parameters; the method's own unless given."""
     loss: Literal["plain", "weighted", "focal"] = "plain"
@@ -199,6 +201,8 @@ def check(config: Config) -> None:
         value: Any = getattr(config, flag)
         if value is not None and value < 1:
             raise ValueError(f"--{flag}: found {value}, expected at least 1")
+    if not 0 < config.learning_rate_decay <= 1:
+        raise ValueError(f"--learning_rate_decay: found {config.learning_rate_decay}, expected 0 < decay <= 1")
 
 
 if __name__ == "__main__":

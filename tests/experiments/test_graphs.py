@@ -132,6 +132,18 @@ def test_a_run_ends_when_the_validation_loss_has_not_fallen(tmp_path, folder):
     assert sum(leaf.size for leaf in parameters.values()) == row["trained"]
 
 
+def test_the_learning_rate_falls_after_every_step(tmp_path, folder):
+    flags = dict(method="mlp", epochs=12, learning_rate=0.05, dropout=0.0)
+    changes = []
+    for decay in (1.0, 0.1):
+        (row,) = run(tmp_path / str(decay), folder, **flags, learning_rate_decay=decay)
+        losses = [each["val_loss"] for each in rows_of(tmp_path / str(decay), row)]
+        changes.append(np.abs(np.diff(losses))[3:].mean())
+    assert 0 < changes[1] < 0.01 * changes[0]
+    config = dataclasses.replace(QUICK, method="n2", learning_rate_decay=0.1)
+    assert graph_runs.for_method(config, "gcn").learning_rate_decay == 1.0  # the references keep theirs
+
+
 def test_what_is_reported_is_the_test_value_where_validation_is_best(tmp_path, folder):
     flags = dict(method="mlp", epochs=30, learning_rate=0.05)
     for select, key, sign in (("loss", "val_loss", -1), ("metric", "val_accuracy", 1)):
@@ -196,7 +208,7 @@ def test_the_papers_settings_are_table_s6(folder):
     config = dataclasses.replace(QUICK, method="n2", recipe="paper", epochs=None)
     found = graph_runs.settings_of(config, "n2", problem._replace(name="minesweeper"))
     options = dict(steps=7, width=64, state_width=64, pieces=8, pseudo_nodes=128, dropout=0.3)
-    assert found == (options, 1e-3, 1e-6, 1000, 300, 32, 1)
+    assert found == (options, 1e-3, 1.0, 1e-6, 1000, 300, 32, 1)
     found = graph_runs.settings_of(config, "n2", problem._replace(name="nci1", level="graph"))
     assert found.options["state_width"] == 128 and (found.batch_size, found.warmup) == (256, 256)
     shorter = graph_runs.settings_of(

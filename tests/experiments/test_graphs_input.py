@@ -26,6 +26,7 @@ def error_of(monkeypatch, capsys, *argv):
         (("--dataset=cora",), "Error: --data_dir: --dataset=cora needs the folder that holds it, found none"),
         (("--dataset=cora", "--data_dir=/nowhere"), "Error: --data_dir: /nowhere: no such folder"),
         (("--epochs=0",), "Error: --epochs: found 0, expected at least 1"),
+        (("--learning_rate_decay=1.5",), "Error: --learning_rate_decay: found 1.5, expected 0 < decay <= 1"),
         (("--split=11",), "Error: --split=11: expected all, or numbers from 0 to 9 (digits)"),
         (("--split=a",), "Error: --split=a: expected all, or numbers"),
         (("--method=gcn", "--pieces=3"), "Error: --pieces: --method=gcn has no such option; it takes --layers"),
