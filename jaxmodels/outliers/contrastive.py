@@ -123,7 +123,7 @@ def contrast_scores(
     *,
     temperature: float = 0.5,
     counted: Bool[Array, " n"] | None = None,
-    block: int = 192,
+    block: int = 300,
 ) -> Float[Array, " n"]:
     """How badly the views of each object agree, among all objects: the mean of its two terms.
 
@@ -132,7 +132,7 @@ def contrast_scores(
         b: unit rows of the second.
         temperature: see `terms`.
         counted: objects that are there; see `terms`.
-        block: objects worked on at once; the 2n x 2n logits are never there as a whole.
+        block: rows worked on at once; the 2n x 2n logits are never there as a whole.
     """
     if temperature < LEAST:
         return terms(a, b, temperature=temperature, counted=counted, block=block).mean(0)

@@ -69,35 +69,29 @@ log_sums.defvjp(_forward, _backward)
 def log_sums_in_blocks(
     a: Float[Array, "n l"], b: Float[Array, "n l"], there: Float[Array, " n"], scale: Float[Array, ""], *, block: int
 ) -> Float[Array, "2 n"]:
-    """`log_sums` without a bank or a gradient, at most `block` rows of both views at once: memory is O(block x n)."""
-    exps, shift = _exponentials(scale, a, b)
-    count = len(a)
+    """`log_sums` without a bank or a gradient, at most `block` rows at once: memory is O(block x n)."""
+    rows, there, count = jnp.concatenate([a, b]), jnp.concatenate([there, there]), 2 * len(a)
+    exps, shift = _exponentials(scale, rows)
     blocks = -(-count // block) | 1  # an odd number, so that the halves below meet nowhere twice
     block = -(-count // blocks)
     width = (blocks // 2 + 1) * block
-    a, b, there = (jnp.pad(x, [(0, blocks * block - count)] + [(0, 0)] * (x.ndim - 1)) for x in (a, b, there))
-    cyclic = [jnp.concatenate([x, x[: width - block]]) for x in (a, b, there)]
-    others = 1 - jnp.eye(block, width, dtype=a.dtype)
+    rows, there = (jnp.pad(x, [(0, blocks * block - count)] + [(0, 0)] * (x.ndim - 1)) for x in (rows, there))
+    ring, ring_there = (jnp.concatenate([x, x[: width - block]]) for x in (rows, there))
+    own = jnp.arange(block)
 
-    def body(totals, start):
-        x, y, counted = (jax.lax.dynamic_slice_in_dim(rows, start, block) for rows in (a, b, there))
-        near_x, near_y, near_counted = (jax.lax.dynamic_slice_in_dim(rows, start, width) for rows in cyclic)
-        # Within a view exp(i, j) = exp(j, i): a block meets itself and the half of all others that follows it in the
-        # circle, and what it finds is added to their sums as well.
-        within = exps(x, near_x) * others, exps(y, near_y) * others
-        cross = exps(x, b)
-        theirs, of_columns = totals
-        found = jnp.stack([matmul(counted, each[:, block:]) for each in within])
-        at = (0, start + block)
-        theirs = jax.lax.dynamic_update_slice(theirs, jax.lax.dynamic_slice(theirs, at, found.shape) + found, at)
-        own = matmul(within[0], near_counted) + matmul(cross, there), matmul(within[1], near_counted)
-        return (theirs, of_columns + matmul(counted, cross)), own
+    def body(theirs, start):
+        x, counted = (jax.lax.dynamic_slice_in_dim(each, start, block) for each in (ring, ring_there))
+        near, near_counted = (jax.lax.dynamic_slice_in_dim(each, start, width) for each in (ring, ring_there))
+        # exp(i, j) = exp(j, i): a block meets itself and the half of all others that follows it in the ring, and what
+        # it finds is added to their sums as well.
+        found = exps(x, near).at[own, own].set(0.0)
+        at = start + block
+        more = jax.lax.dynamic_slice_in_dim(theirs, at, width - block) + matmul(counted, found)[block:]
+        return jax.lax.dynamic_update_slice_in_dim(theirs, more, at, 0), matmul(found, near_counted)
 
-    nothing = jnp.zeros((2, len(cyclic[0])), a.dtype), jnp.zeros_like(there)
-    (theirs, of_columns), own = jax.lax.scan(body, nothing, jnp.arange(blocks) * block)
-    theirs = theirs[:, : len(a)].at[:, : width - block].add(theirs[:, len(a) :])  # the circle is closed
-    sums = jnp.stack(own).reshape(2, -1) + theirs + (1 - there)[None]
-    return jnp.log(sums.at[1].add(of_columns)[:, :count]) + shift
+    theirs, sums = jax.lax.scan(body, jnp.zeros_like(ring_there), jnp.arange(blocks) * block)
+    sums = sums.reshape(-1) + theirs[: len(rows)].at[: width - block].add(theirs[len(rows) :])  # the ring is closed
+    return jnp.log(sums + (1 - there))[:count].reshape(2, -1) + shift
 
 
 def _exponentials(scale, *rows):

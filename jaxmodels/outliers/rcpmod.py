@@ -19,6 +19,7 @@ from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.outliers.autoencoder import AutoEncoder
 from jaxmodels.outliers.contrastive import contrast_scores, nt_xent, unit
 from jaxmodels.outliers.distinct import encode_distinct
+from jaxmodels.outliers.log_sums import matmul
 from jaxmodels.outliers.memory import Bank, new_bank, push
 from jaxmodels.outliers.neighbours import neighbours
 from jaxmodels.outliers.spreading import ramp, triplet, uniform
@@ -272,7 +273,9 @@ def rcpmod(
         for v in (0, 1):
             coder = {"params": params[NAMES[v]], "stats": state["stats"][NAMES[v]]}
             made, z = coders[v].apply(coder, state["views"][v])
-            errors.append(jnp.where(has[:, v], ((made - state["views"][v]) ** 2).sum(1), jnp.nan))
+            # A product sums rows faster than XLA's CPU compiler does in one loop with what goes before.
+            error = matmul((made - state["views"][v]) ** 2, jnp.ones(made.shape[1], made.dtype))
+            errors.append(jnp.where(has[:, v], error, jnp.nan))
             filled = z[state["lists"].near[v]].mean(1)
             latents.append(unit(jnp.where(has[:, v, None], z, filled)))
         there = has.any(1)
