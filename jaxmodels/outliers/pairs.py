@@ -160,8 +160,8 @@ def built(recipe: Recipe, widths: tuple[int, int]) -> Built:
     def start(key, views, has):
         return method.init(key, {"views": views, "has": has, "batch_size": recipe.batch_size})
 
-    def pair_outputs(variables, rows, split=None):
-        return method.predict(variables, {"rows": rows} if split is None else {"rows": rows, "split": split})
+    def pair_outputs(variables, rows):
+        return method.predict(variables, {"rows": rows})
 
     optimizer = partitioned(method.groups, optax.adam, recipe.learning_rate)
     return Built(method, optimizer, jax.jit(start), jax.jit(pair_outputs))
@@ -240,20 +240,11 @@ def train_pair(
 
 def pair_scores(made: Built, variables: Any, recipe: Recipe) -> Scores:
     """Scores of all objects by the variables of a moment."""
-    has = np.asarray(fetch(variables["state"]["has"]))
-    rows = np.arange(len(has), dtype=np.int32)
-    split = [(_padded(rows[each], len(has)), _padded(rows[~each], len(has))) for each in has.T]
-    out = fetch(made.predict(variables, rows, split))
+    rows = np.arange(len(variables["state"]["has"]), dtype=np.int32)
+    out = fetch(made.predict(variables, rows))
     contrast = out["contrast"].astype(np.float64)
     error = attribute_scores(out["error"].astype(np.float64))
     return Scores(fused_scores(error, contrast, weight=recipe.error_weight), error, contrast)
-
-
-def _padded(ids: np.ndarray, objects: int) -> np.ndarray:
-    """Ids and, up to a size in eighths of `objects`, that number: so most pairs of views share a program."""
-    eighth = -(-objects // 8)
-    size = min(objects, -(-len(ids) // eighth) * eighth)
-    return np.pad(ids, (0, size - len(ids)), constant_values=objects)
 
 
 def merge_scores(found: Sequence[Scores], recipe: Recipe) -> Float[np.ndarray, " n"]:

@@ -144,8 +144,7 @@ def rcpmod(
     Returns:
         A Method; `predict` gives 'error' (r, 2) squared reconstruction errors (NaN where the view is missing) and
         'contrast' (r,) of the objects 'rows', among all objects. Objects with neither view belong to other pairs: they
-        take part in nothing, and both are NaN. A batch may name per view the ids with and without it as 'split', padded
-        with n; then nothing is encoded or imputed that need not be.
+        take part in nothing, and both are NaN.
 
     Raises:
         ValueError: widths or options without meaning.
@@ -270,20 +269,15 @@ def rcpmod(
     def predict(variables, batch):
         params, state = variables["params"], variables["state"]
         rows, has = jnp.asarray(batch["rows"]), state["has"]
-        every = jnp.arange(len(has))
         errors, latents = [], []
         for v in (0, 1):
             coder = {"params": params[NAMES[v]], "stats": state["stats"][NAMES[v]]}
-            present, absent = batch["split"][v] if "split" in batch else (every, every)
-            x = state["views"][v].at[present].get(mode="fill", fill_value=0.0)
-            made, z = coders[v].apply(coder, x)
+            made, z = coders[v].apply(coder, state["views"][v])
             # A product sums rows faster than XLA's CPU compiler does in one loop with what goes before.
-            error = matmul((made - x) ** 2, jnp.ones(x.shape[1], x.dtype))
-            error = jnp.zeros(len(has), x.dtype).at[present].set(error, mode="drop")
+            error = matmul((made - state["views"][v]) ** 2, jnp.ones(made.shape[1], made.dtype))
             errors.append(jnp.where(has[:, v], error, jnp.nan))
-            z = jnp.zeros((len(has), z.shape[1]), z.dtype).at[present].set(z, mode="drop")
-            filled = jnp.where(has[absent, v, None], z[absent], z[state["lists"].near[v, absent]].mean(1))
-            latents.append(unit(z.at[absent].set(filled, mode="drop")))
+            filled = z[state["lists"].near[v]].mean(1)
+            latents.append(unit(jnp.where(has[:, v, None], z, filled)))
         there = has.any(1)
         contrast = contrast_scores(*latents, temperature=chosen.temperature, counted=there)
         contrast = jnp.where(there, contrast, jnp.nan)

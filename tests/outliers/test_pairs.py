@@ -5,16 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.outliers import pairs
-from jaxmodels.outliers.pairs import (
-    PairBatches,
-    Scores,
-    built,
-    check_data,
-    merge_scores,
-    pair_scores,
-    train_pair,
-    train_pairs,
-)
+from jaxmodels.outliers.pairs import PairBatches, Scores, check_data, merge_scores, train_pair, train_pairs
 from jaxmodels.training.mesh import make_mesh
 from tests.outliers.tiny import FIXED, RECIPE, tiny
 
@@ -48,33 +39,6 @@ def test_objects_with_neither_view_change_nothing():
     for found, expected in zip(here, alone, strict=True):
         assert np.isnan(found[[2, 20]]).all() and np.isfinite(expected).all()
         np.testing.assert_allclose(found[kept], expected, rtol=1e-3, atol=1e-4)
-
-
-def test_scores_are_the_same_where_only_present_views_are_encoded():
-    views, mask = tiny()
-    mask[[2, 20], :2] = 0
-    has = mask[:, :2] > 0
-    x = tuple(np.where(has[:, v, None], views[v], 0.0).astype(np.float32) for v in (0, 1))
-    made = built(RECIPE, (x[0].shape[1], x[1].shape[1]))
-    variables = made.init(jax.random.key(0), x, has)
-    rows = np.arange(len(has))
-    whole = made.predict(variables, rows)
-    split = [(rows[each], rows[~each]) for each in has.T]
-    padded = [tuple(np.pad(ids, (0, 3), constant_values=len(has)) for ids in each) for each in split]
-    for ids in (split, padded):
-        found = made.predict(variables, rows, ids)
-        for name in ("error", "contrast"):
-            np.testing.assert_allclose(found[name], whole[name], rtol=1e-5, atol=1e-5)
-    fused = pair_scores(made, variables, RECIPE)
-    np.testing.assert_allclose(fused.contrast, whole["contrast"], rtol=1e-5, atol=1e-5)
-    assert 0 < (~has).sum(0).min() and np.isnan(fused.total[[2, 20]]).all() and np.isfinite(fused.total).sum() > 20
-
-
-def test_ids_are_padded_to_eighths_of_the_objects():
-    for count in range(18):
-        found = pairs._padded(np.arange(count), 17)
-        assert found[:count].tolist() == list(range(count)) and (found[count:] == 17).all()
-        assert len(found) in (0, 3, 6, 9, 12, 15, 17) and count <= len(found) < count + 3
 
 
 def test_autoencoders_go_on_and_scores_are_averaged(monkeypatch):
