@@ -5,7 +5,7 @@
     python -m benchmarks.outliers --data_dir=data/multiview --parts accuracy table --datasets handwritten
 
 Claims: on LandUse-21 with hidden width 256 the mean over five seeds is at least .975 and stays there to the end; an
-epoch takes a fifth of the CPU seconds of a float64 PyTorch loop in the released code's way, an evaluation a twelfth.
+epoch takes a fifth of the CPU seconds of a float64 PyTorch loop in the released code's way, an evaluation a sixteenth.
 'accuracy' computes what the file of runs lacks and may be stopped and started at will; 'table' only reads. Runs are by
 the released settings except for --hidden and --epochs. PyTorch is needed for 'speed' (extra [peers]).
 """
