@@ -92,8 +92,9 @@ class Flags:
     the split stay clean."""
     eta: float = 0.3
     """Share of the answers or edges that --noise replaces."""
-    pool_fraction: float = 0.25
-    """lod: share of each batch that comes from the diffused queries; 0 has no pool."""
+    pool_fraction: float | None = None
+    """lod: share of each batch that comes from the diffused queries; 0 has no pool. 0.25 unless given, but 0.1 for
+    query2box."""
     pool_per_structure: int = 0
     """lod: diffused queries of each structure; 0 takes as many as the largest trained structure but 1p has, at most
     20,000."""
@@ -175,14 +176,15 @@ def check(config: Config) -> None:
         if getattr(config, flag) < 1:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 1")
     for flag in ("pool_fraction", "eta"):
-        if not 0.0 <= getattr(config, flag) <= 1.0:
-            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected 0 to 1")
+        share: float | None = getattr(config, flag)
+        if share is not None and not 0.0 <= share <= 1.0:
+            raise ValueError(f"--{flag}: found {share}, expected 0 to 1")
     for flag in ("eval_queries", "pool_per_structure"):
         if getattr(config, flag) < 0:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
     if config.union == "dm" and config.base != "betae":
         raise ValueError(f"--union=dm: needs negation, which {config.base} does not have; expected --base=betae")
-    if config.method == "lod" and config.adaption == "project" and not config.pool_fraction:
+    if config.method == "lod" and config.adaption == "project" and config.pool_fraction == 0:
         raise ValueError(
             "--adaption=project: found --pool_fraction=0, expected diffused queries, whose gradients it bends"
         )

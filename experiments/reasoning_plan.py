@@ -38,7 +38,7 @@ def run(setup: Setup, console: Console) -> None:
         config.batch_size,
         seed=0,
         pool=pool,
-        pool_fraction=config.pool_fraction,
+        pool_fraction=config.pool_fraction or 0.0,
         alternate=config.alternate,
         with_answers=setup.loaded.entities if config.filter_negatives else None,
         multiple=int(np.prod([sizes[axis] for axis in ROWS])),

@@ -49,6 +49,8 @@ EVALUATION_BATCH = 64
 NOISY = {"gqe": (0.3, 0.0), "query2box": (0.3, 0.0), "betae": (0.0, 0.7)}  # base -> q, mix
 # What a group's size is, unless a flag says: over scores it is cheap, but made BetaE's runs differ widely.
 ADAPTED = {"gqe": "logit", "query2box": "param", "betae": "param"}
+# What the pool takes of a batch, unless a flag says: a quarter cost Query2Box on clean data.
+POOLED = {"gqe": 0.25, "query2box": 0.1, "betae": 0.25}
 MOST_DIFFUSED = 20_000  # queries of a structure in the pool, unless a flag says
 MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 
@@ -141,7 +143,7 @@ def check_settings(setup: Setup) -> None:
     """Raises a ValueError for flags that do not fit the model, the data or one another, before anything trains."""
     base = build_base(setup)
     names = names_of(setup, base)
-    config = setup.config
+    config = for_method(setup.config, setup.config.method)
     if config.method == "lod":
         objective_of(config, names, names.targets if config.pool_fraction else ())
     with_rows = {name: len(setup.loaded.data.train[name].tokens) for name in names.seen}
@@ -181,7 +183,9 @@ def for_method(config: Any, name: str) -> Any:
     """The flags as they apply to a method: LoD's with what base and noise decide, the base alone has none."""
     if name == "lod":
         robust, mode = robust_of(config), config.adaption or ADAPTED[config.base]
-        return dataclasses.replace(config, method="lod", adaption=mode, q=robust.q, mix=robust.mix)
+        pooled = POOLED[config.base] if config.pool_fraction is None else config.pool_fraction
+        chosen = {"pool_fraction": pooled, "adaption": mode, "q": robust.q, "mix": robust.mix}
+        return dataclasses.replace(config, method="lod", **chosen)
     defaults = {f.name: f.default for f in dataclasses.fields(config) if f.name in LOD_FLAGS}
     return dataclasses.replace(config, method="base", **defaults)
 
@@ -253,7 +257,7 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
         config.batch_size,
         seed=seed,
         pool=diffused,
-        pool_fraction=config.pool_fraction,
+        pool_fraction=config.pool_fraction or 0.0,
         alternate=config.alternate,
         with_answers=setup.loaded.entities if config.filter_negatives else None,
         multiple=shards(setup),

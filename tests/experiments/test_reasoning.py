@@ -76,11 +76,14 @@ def test_the_robust_loss_follows_the_noise_and_the_base(flags, q, mix):
     assert (found.q, found.mix, found.warm) == (q, mix, config.q_warm)
 
 
-@pytest.mark.parametrize(("base", "mode"), [("gqe", "logit"), ("query2box", "param"), ("betae", "param")])
-def test_what_the_flags_leave_open_is_decided_before_the_run_gets_its_name(folder, tmp_path, base, mode):
+@pytest.mark.parametrize(
+    ("base", "mode", "pooled"), [("gqe", "logit", 0.25), ("query2box", "param", 0.1), ("betae", "param", 0.25)]
+)
+def test_what_the_flags_leave_open_is_decided_before_the_run_gets_its_name(folder, tmp_path, base, mode, pooled):
     config = quick(folder, tmp_path, base=base, noise="answer")
     found = reasoning_runs.for_method(config, "lod")
-    assert found.adaption == mode and None not in (found.q, found.mix)
+    assert (found.adaption, found.pool_fraction) == (mode, pooled) and None not in (found.q, found.mix)
+    assert reasoning_runs.for_method(dataclasses.replace(config, pool_fraction=0.0), "lod").pool_fraction == 0.0
     assert reasoning_runs.for_method(found, "lod") == found
     assert reasoning_runs.for_method(dataclasses.replace(config, adaption="off"), "lod").adaption == "off"
     setup = reasoning_runs.Setup(config, reasoning_data.load(config), None, [], {}, {})
