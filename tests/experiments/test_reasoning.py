@@ -90,6 +90,8 @@ def test_what_the_flags_leave_open_is_decided_before_the_run_gets_its_name(folde
     assert reasoning_runs.method_folder(setup, "lod") == reasoning_runs.method_folder(
         setup._replace(config=found), "lod"
     )
+    project = setup._replace(config=dataclasses.replace(config, adaption="project"))
+    reasoning_runs.check_settings(project)  # which needs the pool that is left open
 
 
 def test_the_pool_is_as_large_as_the_largest_structure_of_several_relations():
