@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional
 
 from benchmarks import torch_graphs
-from benchmarks.graph_accuracy import PEER_GRID, PUBLISHED
 from benchmarks.graph_data import Nodes, node_set
+from benchmarks.graph_grids import PEER_GRID, PUBLISHED
 from benchmarks.graph_training import module_of, ours
 from jaxmodels.graphs.n2_names import from_official
 

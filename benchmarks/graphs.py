@@ -39,14 +39,17 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=graph_accuracy.METHODS, default=list(graph_accuracy.METHODS))
     parser.add_argument("--pyg", nargs="*", choices=PEERS, default=[], help="peers that PyTorch trains as well")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--splits", type=int, default=10, help="of each data set that are trained, at least 3")
+    parser.add_argument("--drawn", type=int, default=0, help="random configurations of each method, else written ones")
+    parser.add_argument("--tuning", type=int, default=3, help="splits that choose a configuration")
+    parser.add_argument("--splits", type=int, default=10, help="of each data set that are trained, --tuning or more")
     parser.add_argument("--epochs", type=int, default=1000, help="at most, beside early stopping")
+    parser.add_argument("--patience", type=int, default=200, help="epochs without a better validation loss")
     parser.add_argument("--repeats", type=int, default=5, help="of each timing")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["speed", "table"])
     parser.add_argument("--runs", type=Path, default=Path("graph_runs.jsonl"), help="the file of finished runs")
     a = parser.parse_args()
-    if not graph_accuracy.TUNING <= a.splits <= 10:
-        parser.error(f"--splits={a.splits}: expected {graph_accuracy.TUNING} to 10")
+    if not 1 <= a.tuning <= a.splits <= 10:
+        parser.error(f"--tuning={a.tuning} --splits={a.splits}: expected 1 <= tuning <= splits <= 10")
     reuse_freed_memory()
     print(f"{platform.machine()}, {jax.local_devices()[0].device_kind}, jax {jax.__version__}, one thread")
     if "speed" in a.parts:
@@ -57,12 +60,13 @@ def main() -> None:
         from benchmarks import graph_batches
 
         graph_batches.compare(a.data_dir, list(graph_batches.STEPS), a.repeats)
-    records = graph_accuracy.Records(a.runs)
+    protocol = graph_accuracy.Protocol(a.drawn, a.tuning, a.splits, a.epochs, a.patience)
+    records = graph_accuracy.Records(a.runs, protocol)
     if "accuracy" in a.parts:
         methods = [*a.methods, *(graph_accuracy.PYG + m for m in a.pyg)]
-        graph_accuracy.train_missing(a.data_dir, records, a.datasets, methods, a.seeds, a.splits, a.epochs)
+        graph_accuracy.train_missing(a.data_dir, records, a.datasets, methods, a.seeds)
     if "accuracy" in a.parts or "table" in a.parts:
-        graph_accuracy.table(records, a.datasets, a.methods, a.seeds, a.splits)
+        graph_accuracy.table(records, a.datasets, a.methods, a.seeds)
 
 
 if __name__ == "__main__":
