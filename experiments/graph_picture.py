@@ -96,6 +96,6 @@ def space(setup: Any, split: int, seed: int) -> tuple[np.ndarray, np.ndarray, np
     state = jax.jit(lambda p, b: made.module.apply({"params": p}, graph_of(b), method=look))(params, rows)
     nodes, pieces = np.asarray(state.nodes[0])[:count], np.asarray(state.pseudo[0])
     weights = np.asarray(params["step"]["dispatch"]["lam"])
-    psi = np.asarray(proximity(jnp.asarray(weights), jnp.asarray(nodes[None]), jnp.asarray(pieces)))
-    weighed = (weights[:, None, None] * pieces).sum(0) / np.abs(weights).sum()
+    psi = np.asarray(proximity(jnp.asarray(weights), jnp.asarray(nodes[:, None]), jnp.asarray(pieces)))
+    weighed = (weights[:, None] * pieces).sum(1) / np.abs(weights).sum()
     return nodes, weighed, psi

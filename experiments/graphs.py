@@ -62,7 +62,7 @@ class Flags:
     parts: int = 1
     """Random parts into which every epoch divides the nodes of a single graph, each a step of its own (N2's nbatch),
     where it does not fit whole. Evaluation takes the whole graph."""
-    buckets: int = 2
+    buckets: int = 3
     """Sizes into which batches of graphs are padded; each compiles the step and the evaluation once."""
     learning_rate: float | None = None
     """Peak learning rate; the method's own unless given."""

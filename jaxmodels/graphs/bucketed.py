@@ -11,6 +11,7 @@ from jraph import GraphsTuple
 from jaxmodels.graphs.rows import EIGHT, graph_rows, round_up
 
 SAMPLED, MARGIN = 20, 1.1  # epochs from which sizes are taken, and what the largest has beyond them
+CANDIDATES = 64  # quantiles of the sizes among which the buckets' are chosen
 
 
 class Size(NamedTuple):
@@ -24,8 +25,8 @@ class Size(NamedTuple):
 class Bucketed:
     """batches[step]: each epoch all graphs once in a new order, a pure function of the step and the seed.
 
-    The sizes come from batches of the whole data set, so folds and seeds share programs: with r buckets the first holds
-    the smaller 1/r of such batches, and so on. The last holds every batch of the run; all are known beforehand.
+    The sizes come from batches of the whole data set, so folds and seeds share programs, and are those that pad such
+    batches least. The last holds every batch of the run; all are known beforehand.
 
     Attributes:
         per_epoch: steps of an epoch; the last batch of one may hold fewer graphs.
@@ -42,7 +43,7 @@ class Bucketed:
         batch_size: int,
         epochs: int,
         seed: int = 0,
-        buckets: int = 2,
+        buckets: int = 3,
         shards: int = 1,
         others: Sequence[np.ndarray] = (),
     ):
@@ -118,10 +119,28 @@ def _held(each: np.ndarray, batch_size: int, buckets: int) -> np.ndarray:
     needed = np.array(found)
     # A batch is as large as its nodes or its edges are, whichever is more unusual.
     load = (needed / np.maximum(needed.mean(0, keepdims=True), 1.0)).max(1)
-    bounds = np.quantile(load, np.arange(1, buckets + 1) / buckets)
-    held = np.array([needed[load <= bound].max(0) for bound in bounds])
+    held = np.array([needed[load <= bound].max(0) for bound in _bounds(load, buckets)])
     held[-1] = np.ceil(held[-1] * MARGIN)
     return held
+
+
+def _bounds(load: np.ndarray, buckets: int) -> np.ndarray:
+    """At most so many upper bounds, rising to the largest load, whose sum over all loads is least: by exact search.
+
+    >>> _bounds(np.array([1.0, 1.1, 1.2, 3.0, 3.1]), 2).tolist()
+    [1.2, 3.1]
+    """
+    bounds = np.unique(np.quantile(load, np.arange(1, CANDIDATES + 1) / CANDIDATES, method="higher"))
+    under = np.searchsorted(np.sort(load), bounds, side="right")  # loads that a bound holds
+    least, chosen = under * bounds, [[i] for i in range(len(bounds))]  # with one bucket, by its bound
+    for _ in range(buckets - 1):
+        # One bucket more: all sums of what the buckets up to bound i take and what the last, of bound j, takes.
+        sums = least[:, None] + (under[None] - under[:, None]) * bounds[None]
+        before = np.where(np.tri(len(bounds), k=-1, dtype=bool).T, sums, np.inf).argmin(0)
+        better = sums[before, np.arange(len(bounds))] < least
+        chosen = [[*chosen[before[j]], j] if better[j] else chosen[j] for j in range(len(bounds))]
+        least = np.where(better, sums[before, np.arange(len(bounds))], least)
+    return bounds[chosen[-1]]
 
 
 def _columns(graphs: Sequence[GraphsTuple]) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -37,7 +37,7 @@ class ClassNodes(nn.Module):
         """Logits; the clip of `proximity` runs over the classes."""
         shape = (self.class_pieces, self.outputs, x.shape[-1])
         nodes = self.param("class_nodes", nn.initializers.normal(1.0), shape)
-        return proximity(Weights(self.pieces, name="weights")(), x[None], nodes)
+        return proximity(Weights(self.pieces, name="weights")(), x[:, None], nodes.swapaxes(0, 1))
 
 
 class N2(nn.Module):
@@ -138,10 +138,11 @@ class N2(nn.Module):
         nodes, graphs = self.state_in(x) * mask, blocks.nodes.shape[0]
         messages = self.message_in(x) * mask if self.messages else jnp.zeros((*x.shape[:2], 0), nodes.dtype)
         if self.dense:
-            pseudo = jnp.zeros((graphs, self.pieces, 0, self.state_width), nodes.dtype)
+            pseudo = jnp.zeros((graphs, 0, self.pieces, self.state_width), nodes.dtype)
         else:
             # Equal pieces are the same as the one piece that pseudo nodes start with.
-            pseudo = jnp.broadcast_to(self.pseudo, (graphs, self.pieces, *self.pseudo.shape))
+            shape = (graphs, self.pseudo_nodes, self.pieces, self.state_width)
+            pseudo = jnp.broadcast_to(self.pseudo[:, None], shape)
         return State(nodes, messages, pseudo), Layout(blocks, chunked(joined))
 
     def advance(self, state: State, layout: Layout) -> State:
@@ -156,8 +157,8 @@ class N2(nn.Module):
         if self.dense:
             pooled = blocks.total(state.nodes.sum(1)) / blocks.nodes[:, None].astype(state.nodes.dtype)
         else:
-            m, k, p, q = state.pseudo.shape
-            pooled = self.pool(state.pseudo.transpose(0, 3, 1, 2).reshape(m, q, k * p))[..., 0]
+            m, p, k, q = state.pseudo.shape
+            pooled = self.pool(state.pseudo.transpose(0, 3, 2, 1).reshape(m, q, k * p))[..., 0]
         scores = self.scores(self.pool_norm(pooled))
         return jnp.pad(scores, ((0, 1), (0, 0)))  # the last graph of a tuple is always padding
 

@@ -5,9 +5,11 @@ Shapes: M graphs, K blocks of c nodes (`jaxmodels.graphs.blocks`), k pieces, p p
 of width D.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,12 +25,12 @@ class State(NamedTuple):
     Attributes:
         nodes: states of the graph nodes (K, c, q).
         messages: their messages (K, c, D).
-        pseudo: pieces of the pseudo nodes' states (M, k, p, q).
+        pseudo: pieces of the pseudo nodes' states (M, p, k, q).
     """
 
     nodes: Float[Array, "K c q"]
     messages: Float[Array, "K c d"]
-    pseudo: Float[Array, "m k p q"]
+    pseudo: Float[Array, "m p k q"]
 
 
 class Layout(NamedTuple):
@@ -48,6 +50,11 @@ class Options(NamedTuple):
     dense: bool = False
     pathway: str = "proximity"
     linear_order: bool = False
+
+
+# Pathways are cheaper to compute again in the backward pass than to keep: they are many arrays of few operations. Steps
+# are scanned, where XLA does not merge the second computation with the first.
+recomputed = partial(jax.checkpoint, prevent_cse=False)
 
 
 class Weights(nn.Module):
@@ -78,15 +85,20 @@ class Communicator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pseudo: Float[Array, "m i p q"], gathered: Float[Array, "m p g"]
-    ) -> tuple[Float[Array, "m k p q"], Float[Array, "m p d"]]:
-        """Displacements (M, k, p, q) and values (M, p, d)."""
+        self, pseudo: Float[Array, "m p i q"], gathered: Float[Array, "m p g"]
+    ) -> tuple[Float[Array, "m p k q"], Float[Array, "m p d"]]:
+        """Displacements (M, p, k, q) and values (M, p, d)."""
         weights = Weights(self.pieces, name="weights")()
-        mixed = proximity(weights, pseudo, pseudo, pathway=self.pathway).astype(gathered.dtype) @ gathered
+
+        @recomputed
+        def mix(weights, pseudo, gathered):
+            return proximity(weights, pseudo, pseudo, pathway=self.pathway).astype(gathered.dtype) @ gathered
+
+        mixed = mix(weights, pseudo, gathered)
         q = pseudo.shape[-1]
         moved = Encode(q * self.pieces, self.dropout, name="displacement")(mixed)
         # The flat axis has q as its major index and k as its minor one.
-        moved = moved.reshape(*moved.shape[:2], q, self.pieces).transpose(0, 3, 1, 2)
+        moved = moved.reshape(*moved.shape[:2], q, self.pieces).mT
         return moved, Encode(self.features, self.dropout, name="value")(mixed)
 
 
@@ -112,7 +124,7 @@ class Step(nn.Module):
             return self._dense(state, layout)
         blocks, (q, f, r) = layout.blocks, state
         f = f if self.options.messages else q
-        signal, shared = jnp.zeros_like(f), jnp.zeros((*r.shape[:1], r.shape[2], f.shape[-1]), f.dtype)
+        signal, shared = jnp.zeros_like(f), jnp.zeros((*r.shape[:2], f.shape[-1]), f.dtype)
         if self.options.adaptation:
             moved, shared = self._refine("refine1", r, self._diffuse("diffuse1", r, q, f, blocks), f.shape[-1])
             r = self._norm("norm_pseudo1", r + moved)
@@ -165,15 +177,27 @@ class Step(nn.Module):
         weights, count = Weights(self.pieces, name=name)(), blocks.nodes[:, None, None].astype(values.dtype)
         if self.options.linear_order:
             return diffuse_linear(weights, r, q, values, blocks).astype(values.dtype) / count
-        psi = diffuse(weights, r, q, blocks, pathway=self.options.pathway)
+
+        @recomputed
+        def total(weights, r, q, values):
+            psi = diffuse(weights, r, q, blocks, pathway=self.options.pathway)
+            return blocks.total(psi.astype(values.dtype) @ values), psi
+
+        found, psi = total(weights, r, q, values)
         self.sow("intermediates", f"{name}_matrix", psi)
-        return blocks.total(psi.astype(values.dtype) @ values) / count
+        return found / count
 
     def _collect(self, name: str, q: Array, r: Array, values: Array, blocks: Blocks) -> Array:
         """Sum over pseudo nodes of psi(Q, R) values."""
         weights = Weights(self.pieces, name=name)()
         if self.options.linear_order:
             return collect_linear(weights, q, r, values, blocks).astype(values.dtype)
-        psi = collect(weights, q, r, blocks, pathway=self.options.pathway)
+
+        @recomputed
+        def answers(weights, q, r, values):
+            psi = collect(weights, q, r, blocks, pathway=self.options.pathway)
+            return psi.astype(values.dtype) @ blocks.share(values), psi
+
+        found, psi = answers(weights, q, r, values)
         self.sow("intermediates", f"{name}_matrix", psi)
-        return psi.astype(values.dtype) @ blocks.share(values)
+        return found

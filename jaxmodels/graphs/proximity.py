@@ -5,7 +5,8 @@ i share it. A row whose signed sum exceeds 1e4 in magnitude is scaled back to 1e
 Division by k q and the clip are the released code's, not the paper's. There is no softmax, so a product psi V can
 also be formed as a (b^T V), in linear order, without psi. All is computed in float32 or wider.
 
-Pieces (..., k, n, q) or (..., 1, n, q). Node blocks as in `jaxmodels.graphs.blocks`: M graphs with p pseudo nodes each,
+Pieces of a node lie side by side, (..., n, k, q), or (..., n, 1, q) where there is one: so k q numbers are one row, and
+psi of two pieced sides is one product. Node blocks as in `jaxmodels.graphs.blocks`: M graphs with p pseudo nodes each,
 K blocks of c nodes.
 """
 
@@ -24,12 +25,17 @@ def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def weigh(weights: Float[Array, "k"], pieces: Float[Array, "*b i n q"]) -> Float[Array, "*b n q"]:
+def weigh(weights: Float[Array, "k"], pieces: Float[Array, "*b n i q"]) -> Float[Array, "*b n q"]:
     """Sum of the weighted pieces over k q: its products with a single piece are proximities."""
+    if pieces.shape[-2] == 1:
+        return wide(weights).sum() / (weights.size * pieces.shape[-1]) * wide(pieces)[..., 0, :]
+    return _weighed(weights, pieces).sum(-2)
+
+
+def _weighed(weights: Array, pieces: Array) -> Array:
+    """Every piece times its weight over k q."""
     weights = wide(weights) / (weights.size * pieces.shape[-1])
-    if pieces.shape[-3] == 1:
-        return weights.sum() * wide(pieces)[..., 0, :, :]
-    return jnp.einsum("i,...inq->...nq", weights, wide(pieces))
+    return weights.reshape(*(1,) * (pieces.ndim - 2), -1, 1) * wide(pieces)
 
 
 def clip_factor(sums: Float[Array, "*b m"]) -> Float[Array, "*b m"]:
@@ -39,20 +45,20 @@ def clip_factor(sums: Float[Array, "*b m"]) -> Float[Array, "*b m"]:
 
 
 def unclipped(
-    weights: Float[Array, "k"], a: Float[Array, "*b i m q"], b: Float[Array, "*b j n q"]
+    weights: Float[Array, "k"], a: Float[Array, "*b m i q"], b: Float[Array, "*b n j q"]
 ) -> Float[Array, "*b m n"]:
     """Psi before the rows are scaled."""
-    if a.shape[-3] == 1:
-        return wide(a)[..., 0, :, :] @ weigh(weights, b).mT
-    if b.shape[-3] == 1:
-        return weigh(weights, a) @ wide(b)[..., 0, :, :].mT
-    return jnp.einsum("i,...imq,...inq->...mn", wide(weights) / (weights.size * a.shape[-1]), wide(a), wide(b))
+    if a.shape[-2] == 1:
+        return wide(a)[..., 0, :] @ weigh(weights, b).mT
+    if b.shape[-2] == 1:
+        return weigh(weights, a) @ wide(b)[..., 0, :].mT
+    return _weighed(weights, a).reshape(*a.shape[:-2], -1) @ wide(b).reshape(*b.shape[:-2], -1).mT
 
 
 def proximity(
     weights: Float[Array, "k"],
-    a: Float[Array, "*b i m q"],
-    b: Float[Array, "*b j n q"],
+    a: Float[Array, "*b m i q"],
+    b: Float[Array, "*b n j q"],
     *,
     pathway: str = "proximity",
 ) -> Float[Array, "*b m n"]:
@@ -60,11 +66,11 @@ def proximity(
 
     Args:
         weights: lambda (k,).
-        a: (..., k or 1, m, q).
-        b: (..., k or 1, n, q).
+        a: (..., m, k or 1, q).
+        b: (..., n, k or 1, q).
         pathway: 'proximity'; 'attention', a softmax over the last axis of the unclipped psi; 'uniform', 1/n.
 
-    >>> proximity(jnp.array([2.0]), jnp.ones((1, 1, 4)), jnp.ones((1, 3, 4))).tolist()
+    >>> proximity(jnp.array([2.0]), jnp.ones((1, 1, 4)), jnp.ones((3, 1, 4))).tolist()
     [[2.0, 2.0, 2.0]]
     """
     return _rows(unclipped(weights, a, b), pathway)
@@ -79,7 +85,7 @@ def _rows(psi: Array, pathway: str) -> Array:
 
 
 def diffuse(
-    weights: Float[Array, "k"], pseudo: Float[Array, "m i p q"], states: Float[Array, "K c q"], blocks: Blocks,
+    weights: Float[Array, "k"], pseudo: Float[Array, "m p i q"], states: Float[Array, "K c q"], blocks: Blocks,
     *, pathway: str = "proximity",
 ) -> Float[Array, "K p c"]:  # fmt: skip
     """Psi(pseudo nodes, graph nodes) block by block; a row runs over all blocks of its graph.
@@ -100,7 +106,7 @@ def diffuse(
 
 
 def collect(
-    weights: Float[Array, "k"], states: Float[Array, "K c q"], pseudo: Float[Array, "m i p q"], blocks: Blocks,
+    weights: Float[Array, "k"], states: Float[Array, "K c q"], pseudo: Float[Array, "m p i q"], blocks: Blocks,
     *, pathway: str = "proximity",
 ) -> Float[Array, "K c p"]:  # fmt: skip
     """Psi(graph nodes, pseudo nodes of their graph)."""
@@ -109,7 +115,7 @@ def collect(
 
 
 def diffuse_linear(
-    weights: Float[Array, "k"], pseudo: Float[Array, "m i p q"], states: Float[Array, "K c q"],
+    weights: Float[Array, "k"], pseudo: Float[Array, "m p i q"], states: Float[Array, "K c q"],
     values: Float[Array, "K c d"], blocks: Blocks,
 ) -> Float[Array, "m p d"]:  # fmt: skip
     """The sum over nodes of psi(pseudo, states) values, in linear order: O((n + p) q d), clip included."""
@@ -120,7 +126,7 @@ def diffuse_linear(
 
 
 def collect_linear(
-    weights: Float[Array, "k"], states: Float[Array, "K c q"], pseudo: Float[Array, "m i p q"],
+    weights: Float[Array, "k"], states: Float[Array, "K c q"], pseudo: Float[Array, "m p i q"],
     values: Float[Array, "m p d"], blocks: Blocks,
 ) -> Float[Array, "K c d"]:  # fmt: skip
     """Psi(states, pseudo) values in linear order."""

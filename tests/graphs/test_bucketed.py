@@ -72,7 +72,7 @@ def test_rows_can_be_shared_by_devices():
 def test_wrong_values_are_refused():
     with pytest.raises(ValueError, match="found none to train on"):
         Bucketed(GRAPHS, LABELS, np.array([], int), batch_size=4, epochs=1)
-    with pytest.raises(ValueError, match="batch_size 0, buckets 2: expected at least 1"):
+    with pytest.raises(ValueError, match="batch_size 0, buckets 3: expected at least 1"):
         bucketed(batch_size=0)
 
 

@@ -42,7 +42,7 @@ def both(matrix, linear, *arguments):
 def test_linear_order_equals_the_matrix(blocks, scale):
     weights, graphs = draw(2), blocks.nodes.shape[0]
     states, values = draw(*blocks.mask.shape[:2], 4) * blocks.mask, draw(*blocks.mask.shape[:2], 6)
-    pseudo, shared = draw(graphs, 2, 3, 4, scale=scale), draw(graphs, 3, 6)
+    pseudo, shared = draw(graphs, 3, 2, 4, scale=scale), draw(graphs, 3, 6)
     psi = px.diffuse(weights, pseudo, states, blocks)
     clipped = jnp.abs(blocks.total(psi.sum(-1))).max() > 9.9e3
     assert clipped == (scale > 1.0)
@@ -64,14 +64,14 @@ def test_dense_pathways_equal_the_matrix_of_each_graph():
     values = draw(*blocks.mask.shape[:2], 6)
     out = px.dense_linear(weights, states, values, blocks)
     for graph in range(2):  # each is one block
-        psi = px.proximity(weights, states[graph][None], states[graph][None])
+        psi = px.proximity(weights, states[graph][:, None], states[graph][:, None])
         np.testing.assert_allclose(out[graph], psi @ values[graph], atol=1e-5)
 
 
 @pytest.mark.parametrize("pathway", ["attention", "uniform"])
 def test_other_pathways_sum_to_one_over_real_nodes(blocks, pathway):
     graphs = blocks.nodes.shape[0]
-    states, pseudo = draw(*blocks.mask.shape[:2], 4) * blocks.mask, draw(graphs, 2, 3, 4, scale=30.0)
+    states, pseudo = draw(*blocks.mask.shape[:2], 4) * blocks.mask, draw(graphs, 3, 2, 4, scale=30.0)
     psi = px.diffuse(draw(2), pseudo, states, blocks, pathway=pathway)
     real = min(graphs, 3)
     np.testing.assert_allclose(blocks.total(psi.sum(-1))[:real], np.ones((real, 3)), rtol=1e-5)
@@ -80,12 +80,12 @@ def test_other_pathways_sum_to_one_over_real_nodes(blocks, pathway):
 
 
 def test_a_row_is_clipped_to_its_signed_sum_and_the_factor_has_no_gradient():
-    a, b = jnp.full((1, 1, 1), 3e4), jnp.array([[[1.0], [-0.5]]])
+    a, b = jnp.full((1, 1, 1), 3e4), jnp.array([[[1.0]], [[-0.5]]])
     psi, pull = jax.vjp(lambda a: px.proximity(jnp.ones(1), a, b), a)
     np.testing.assert_allclose(psi, [[2e4, -1e4]], rtol=1e-6)  # the sum 1.5e4 becomes 1e4
     np.testing.assert_allclose(pull(jnp.ones_like(psi))[0], [[[0.5 * 2 / 3]]], rtol=1e-5)
 
 
 def test_proximity_is_wide_in_half_precision():
-    a = draw(2, 3, 4).astype(jnp.bfloat16)
+    a = draw(3, 2, 4).astype(jnp.bfloat16)
     assert px.proximity(draw(2), a, a).dtype == jnp.float32

@@ -176,11 +176,11 @@ def steps(case):
             f"step{t}/feat_ff": kept["message_update"]["__call__"][0],
             f"step{t}/out.node_state": state.nodes,
             f"step{t}/out.features": state.messages,
-            f"step{t}/out.pnode_state": state.pseudo,
+            f"step{t}/out.pnode_state": state.pseudo.swapaxes(1, 2),  # in the files pieces come first
         }
         for agg, name in (("pnode_agg1", "refine1"), ("pnode_agg2", "refine2")):
             moved, value = kept[name]["__call__"][0]
-            compared |= {f"step{t}/{agg}.displacement": moved, f"step{t}/{agg}.value": value}
+            compared |= {f"step{t}/{agg}.displacement": moved.swapaxes(1, 2), f"step{t}/{agg}.value": value}
     held = {key: value for key, value in g.items() if key.startswith("step")}
     if set(held) != set(compared):
         return [Quantity(f"steps: keys differ: {sorted(set(held) ^ set(compared))[:3]}", float("nan"), 0.0)]

@@ -86,10 +86,10 @@ def path_integral(path: Path) -> list[Quantity]:
 
 
 def _with_batch(weights, a, b):
-    """Both sides with a batch axis; a parameter has none."""
+    """Both sides with a batch axis; a parameter has none. In the files pieces come before nodes."""
     a, b = (x if x.ndim == 4 else x[None] for x in (a, b))
     size = max(len(a), len(b))
-    return proximity(weights, *(jnp.broadcast_to(x, (size, *x.shape[1:])) for x in (a, b)))
+    return proximity(weights, *(jnp.broadcast_to(x, (size, *x.shape[1:])).swapaxes(1, 2) for x in (a, b)))
 
 
 def template(module, *arguments):
@@ -107,10 +107,11 @@ def communicator(path: Path) -> list[Quantity]:
 
         def apply(params, state, glob, module=module, shape=shape):
             state = state if state.ndim == 4 else state[None]
-            pseudo = jnp.broadcast_to(state, (shape[0], *state.shape[1:]))
-            return module.apply({"params": params}, pseudo, glob)
+            pseudo = jnp.broadcast_to(state, (shape[0], *state.shape[1:])).swapaxes(1, 2)
+            moved, value = module.apply({"params": params}, pseudo, glob)
+            return moved.swapaxes(1, 2), value
 
-        pseudo = jnp.zeros((shape[0], state.shape[-3] if state.ndim == 4 else 1, *shape[2:]))
+        pseudo = jnp.zeros((shape[0], shape[2], state.shape[-3] if state.ndim == 4 else 1, shape[3]))
         params = names.read(theirs, table, template(module, pseudo, jnp.asarray(held["glob"])))
         cotangent = (held["cot_displacement"], held["cot_value"])
         (moved, value), (grads, to_state, to_glob) = pulled(apply, (params, state, held["glob"]), cotangent)
@@ -124,10 +125,15 @@ def communicator(path: Path) -> list[Quantity]:
     return found
 
 
+def _turned(state: State) -> State:
+    """Pieces before pseudo nodes, as in the files, or back."""
+    return state._replace(pseudo=state.pseudo.swapaxes(1, 2))
+
+
 def subsystem(path: Path) -> list[Quantity]:
     """One recurrent step from given states."""
     g = read(path)
-    state = State(*(jnp.asarray(g[f"in/{name}"]) for name in ("node_state", "features", "pnode_state")))
+    state = _turned(State(*(jnp.asarray(g[f"in/{name}"]) for name in ("node_state", "features", "pnode_state"))))
     graphs, size, _ = state.nodes.shape
     mask = jnp.asarray(g["in/mask"], state.nodes.dtype)
     blocks = Blocks(jnp.arange(graphs * size), jnp.arange(graphs), mask, mask.sum((1, 2)))
@@ -136,16 +142,17 @@ def subsystem(path: Path) -> list[Quantity]:
     layout = Layout(blocks, Adjacency(senders, receivers, weights, jnp.zeros(graphs * size, weights.dtype)))
     theirs = under(g, "param/")
     normed = any("_norm." in key and f"grad/{key}" in g for key in theirs)
-    module = Step(pieces=state.pseudo.shape[1], norm=normed)
+    module = Step(pieces=state.pseudo.shape[2], norm=normed)
     table = [row for row in step_rows("", "") if row.theirs in theirs and (normed or "norm_" not in row.ours[0])]
     params = names.read(
         theirs, table, template(module, state, layout), drop=(*DEAD, *(() if normed else (".*_norm.*",)))
     )
-    cotangent = State(*(g[f"cot/{name}"] for name in ("node_state", "features", "pnode_state")))
+    cotangent = _turned(State(*(g[f"cot/{name}"] for name in ("node_state", "features", "pnode_state"))))
     out, (grads, to_state) = pulled(
         lambda params, state: module.apply({"params": params}, state, layout), (params, state), cotangent
     )
     found = [relative_all("grad", names.write(grads, table), under(g, "grad/"), GRAD)]
+    out, to_state = _turned(out), _turned(to_state)
     for name, value, grad in zip(("node_state", "features", "pnode_state"), out, to_state, strict=True):
         found.append(close(f"out {name}", value, g[f"out/{name}"]))
         found.append(relative(f"grad {name}", grad, g[f"grad_in/{name}"], GRAD))
