@@ -18,7 +18,7 @@ from benchmarks.graph_data import node_set
 from benchmarks.graph_grids import grid
 from benchmarks.graph_training import History, ours
 
-METHODS = ("n2", "gcn", "gat", "gin")
+METHODS = ("n2", "gcn", "gat", "gin", "sage", "mlp")
 PYG = "pyg_"  # before the name of a peer: PyTorch Geometric's
 Run = tuple[str, str, int, int, int]  # data set, method, split, seed, configuration
 

@@ -119,18 +119,18 @@ def _held(each: np.ndarray, batch_size: int, buckets: int) -> np.ndarray:
     needed = np.array(found)
     # A batch is as large as its nodes or its edges are, whichever is more unusual.
     load = (needed / np.maximum(needed.mean(0, keepdims=True), 1.0)).max(1)
-    held = np.array([needed[load <= bound].max(0) for bound in _bounds(load, buckets)])
+    held = np.array([needed[load <= bound].max(0) for bound in least_bounds(load, buckets)])
     held[-1] = np.ceil(held[-1] * MARGIN)
     return held
 
 
-def _bounds(load: np.ndarray, buckets: int) -> np.ndarray:
+def least_bounds(load: np.ndarray, buckets: int) -> np.ndarray:
     """At most so many upper bounds, rising to the largest load, whose sum over all loads is least: by exact search.
 
-    >>> _bounds(np.array([1.0, 1.1, 1.2, 3.0, 3.1]), 2).tolist()
+    >>> least_bounds(np.array([1.0, 1.1, 1.2, 3.0, 3.1]), 2).tolist()
     [1.2, 3.1]
     """
-    bounds = np.unique(np.quantile(load, np.arange(1, CANDIDATES + 1) / CANDIDATES, method="higher"))
+    bounds = np.unique(np.quantile(load, np.linspace(0, 1, CANDIDATES), method="higher"))
     under = np.searchsorted(np.sort(load), bounds, side="right")  # loads that a bound holds
     least, chosen = under * bounds, [[i] for i in range(len(bounds))]  # with one bucket, by its bound
     for _ in range(buckets - 1):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.graphs.adjacency import Adjacency, chunked
-from jaxmodels.graphs.layers import Dropout, Norm
+from jaxmodels.graphs.layers import Dropout, Norm, rows_product
 from jaxmodels.graphs.proximity import moments
 from tests.graphs.tiny import quick
 
@@ -74,6 +74,13 @@ def test_moments_have_the_gradient_of_the_product():
     rng = np.random.default_rng(0)
     a, b, cotangent = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 3), (2, 5, 4), (2, 3, 4)))
     same(pulled(moments, cotangent, a, b), pulled(lambda a, b: a.mT @ b, cotangent, a, b))
+
+
+@pytest.mark.parametrize("rows", [(7,), (2, 5), (3, 0)], ids=["one axis", "two axes", "no rows"])
+def test_a_product_of_rows_has_the_gradient_of_the_product(rows):
+    rng = np.random.default_rng(0)
+    x, kernel, cotangent = (rng.normal(size=shape).astype(np.float32) for shape in ((*rows, 3), (3, 4), (*rows, 4)))
+    same(pulled(rows_product, cotangent, x, kernel), pulled(lambda x, kernel: x @ kernel, cotangent, x, kernel))
 
 
 def test_dropout_keeps_the_rate_and_the_mean():

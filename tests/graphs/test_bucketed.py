@@ -1,9 +1,13 @@
 """Batches in a few sizes: every graph once an epoch, little padding, the same batch for the same step."""
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jaxmodels.graphs.bucketed import Bucketed
+from jaxmodels.graphs.bucketed import Bucketed, least_bounds
 from tests.graphs.tiny import random_graph
 
 SIZES = [3, 9, 0, 25, 4, 4, 7, 12, 5, 5, 6, 40, 3, 3, 8, 10]
@@ -57,6 +61,17 @@ def test_more_buckets_pad_less():
     rows = [batches[step] for step in range(12)]
     real = sum(batch["n_node"][: int(batch["mask"].sum())].sum() for batch in rows)
     assert batches.padding == pytest.approx(1 - real / sum(len(batch["nodes"]) for batch in rows))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(1, 4))
+def test_bounds_are_the_best_there_are(loads, buckets):
+    def total(bounds):
+        return sum(min(bound for bound in bounds if bound >= load) for load in loads)
+
+    found = least_bounds(np.array(loads, float), buckets).tolist()
+    assert len(found) <= buckets and found[-1] == max(loads)
+    others = itertools.combinations_with_replacement(loads, buckets - 1)
+    assert total(found) == min(total((*other, max(loads))) for other in others)
 
 
 def test_outputs_come_back_in_the_order_asked_for():

@@ -57,6 +57,15 @@ def test_padding_block_size_and_layout_do_not_matter():
     np.testing.assert_allclose(one_block[:5], expected[:5], atol=1e-5)
 
 
+def test_the_backward_pass_keeps_no_pathways():
+    module = small(pseudo_nodes=7, block=5)  # so that only pathways have axes of 7 and 5, or of 7 and 7
+    batch, params = batch_of(random_graph(0), random_graph(1)), started(module)
+    _, pull = jax.eval_shape(lambda p: jax.vjp(lambda p: module.apply({"params": p}, batch), p), params)
+    kept = [leaf.shape[-2:] for leaf in jax.tree.leaves(pull)]
+    assert (7, 4) in kept or (2, 4) in kept  # pseudo nodes or their pieces
+    assert not {(7, 5), (5, 7), (7, 7)} & set(kept)
+
+
 def test_messages_flow_from_senders_to_receivers():
     module = small(steps=1, exchange=False, adaptation=False)
     here, there = (make_graph(np.eye(2, 3, dtype=np.float32), [s], [r]) for s, r in ((0, 1), (1, 0)))
