@@ -5,9 +5,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jaxmodels.nn.linear import linear
+
+SAVED = "saved"
+
+
+def saved(x: Array) -> Array:
+    """X, marked as too dear to compute again in a backward pass whose policy saves the name `SAVED` only."""
+    return checkpoint_name(x, SAVED)
 
 
 class Dropout(nn.Module):
@@ -28,7 +36,7 @@ class Dropout(nn.Module):
         words = jax.random.bits(self.make_rng("dropout"), (*rows, -(-width // 2)), jnp.uint32)
         kept = max(1, round((1.0 - self.rate) * 2**16))
         keep = jnp.concatenate([(words >> 16) < kept, (words & 0xFFFF) < kept], -1)[..., :width]
-        return jnp.where(keep, x * (2**16 / kept), jnp.zeros_like(x))
+        return jnp.where(saved(keep), x * (2**16 / kept), jnp.zeros_like(x))
 
 
 class Encode(nn.Module):
@@ -41,7 +49,7 @@ class Encode(nn.Module):
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         """Applies the layer to the last axis."""
         x = linear(self.features, x.shape[-1], name="linear", dot_general=_product)(x)
-        return Dropout(self.dropout)(nn.leaky_relu(x, 0.01))
+        return Dropout(self.dropout)(jnp.where(saved(x >= 0), x, 0.01 * x))
 
 
 def _product(x: Array, kernel: Array, dimensions: Any, precision: Any = None) -> Array:
@@ -100,7 +108,7 @@ def _layer_norm(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array
     centred = x - x.mean(-1, keepdims=True)
     root = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
     ones = (1,) * (x.ndim - 1)
-    normal = centred * root
+    normal, root = saved(centred * root), saved(root)
     return normal * scale.reshape(*ones, -1) + bias.reshape(*ones, -1), (normal, root, scale)
 
 

@@ -5,13 +5,14 @@ Where the paper and the released code (sunjss/N2) differ, this follows the code;
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jraph import GraphsTuple
 
 from jaxmodels.graphs.adjacency import chunked, edge_sums, symmetric
 from jaxmodels.graphs.blocks import blocks_of
-from jaxmodels.graphs.layers import Encode, linear, norm
+from jaxmodels.graphs.layers import SAVED, Encode, linear, norm
 from jaxmodels.graphs.n2_step import Layout, Options, State, Step, Weights
 from jaxmodels.graphs.proximity import PATHWAYS, proximity
 from jaxmodels.rules import nearest
@@ -100,7 +101,13 @@ class N2(nn.Module):
             adaptation=self.adaptation, local=self.local, exchange=self.exchange, messages=self.messages,
             dense=self.dense, pathway=self.pathway, linear_order=self.linear_order,
         )  # fmt: skip
-        step = nn.remat(Step) if self.remat else Step
+        step = Step
+        if self.remat:
+            step = nn.remat(Step)
+        elif not self.linear_order:
+            # Pathways are many arrays of few operations: cheaper to compute again than to keep. Linear order has none.
+            policy = jax.checkpoint_policies.save_only_these_names(SAVED)
+            step = nn.remat(Step, policy=policy, prevent_cse=False)
         self.state_in = Encode(self.state_width, self.dropout)
         self.message_in = Encode(self.width, self.dropout)
         if not self.dense:

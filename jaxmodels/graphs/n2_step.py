@@ -5,17 +5,15 @@ Shapes: M graphs, K blocks of c nodes (`jaxmodels.graphs.blocks`), k pieces, p p
 of width D.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmodels.graphs.adjacency import Adjacency, Chunked
 from jaxmodels.graphs.blocks import Blocks
-from jaxmodels.graphs.layers import Encode, linear, norm
+from jaxmodels.graphs.layers import Encode, linear, norm, saved
 from jaxmodels.graphs.proximity import collect, collect_linear, dense_linear, diffuse, diffuse_linear, proximity
 
 
@@ -52,11 +50,6 @@ class Options(NamedTuple):
     linear_order: bool = False
 
 
-# Pathways are cheaper to compute again in the backward pass than to keep: they are many arrays of few operations. Steps
-# are scanned, where XLA does not merge the second computation with the first.
-recomputed = partial(jax.checkpoint, prevent_cse=False)
-
-
 class Weights(nn.Module):
     """The weights lambda (k,) of one proximity, N(0, 1) at first."""
 
@@ -89,12 +82,7 @@ class Communicator(nn.Module):
     ) -> tuple[Float[Array, "m p k q"], Float[Array, "m p d"]]:
         """Displacements (M, p, k, q) and values (M, p, d)."""
         weights = Weights(self.pieces, name="weights")()
-
-        @recomputed
-        def mix(weights, pseudo, gathered):
-            return proximity(weights, pseudo, pseudo, pathway=self.pathway).astype(gathered.dtype) @ gathered
-
-        mixed = mix(weights, pseudo, gathered)
+        mixed = saved(proximity(weights, pseudo, pseudo, pathway=self.pathway).astype(gathered.dtype) @ gathered)
         q = pseudo.shape[-1]
         moved = Encode(q * self.pieces, self.dropout, name="displacement")(mixed)
         # The flat axis has q as its major index and k as its minor one.
@@ -155,6 +143,7 @@ class Step(nn.Module):
         """What arrives over the edges, and the states after it."""
         if self.options.local:
             sent = (layout.adjacency @ sent.reshape(-1, sent.shape[-1])).reshape(sent.shape).astype(sent.dtype)
+        sent = saved(sent)
         moved = Encode(q.shape[-1], self.dropout, name="state_update")(sent)
         return sent, self._norm("norm_state1", moved + q) * layout.blocks.mask.astype(q.dtype)
 
@@ -177,27 +166,15 @@ class Step(nn.Module):
         weights, count = Weights(self.pieces, name=name)(), blocks.nodes[:, None, None].astype(values.dtype)
         if self.options.linear_order:
             return diffuse_linear(weights, r, q, values, blocks).astype(values.dtype) / count
-
-        @recomputed
-        def total(weights, r, q, values):
-            psi = diffuse(weights, r, q, blocks, pathway=self.options.pathway)
-            return blocks.total(psi.astype(values.dtype) @ values), psi
-
-        found, psi = total(weights, r, q, values)
+        psi = diffuse(weights, r, q, blocks, pathway=self.options.pathway)
         self.sow("intermediates", f"{name}_matrix", psi)
-        return found / count
+        return blocks.total(psi.astype(values.dtype) @ values) / count
 
     def _collect(self, name: str, q: Array, r: Array, values: Array, blocks: Blocks) -> Array:
         """Sum over pseudo nodes of psi(Q, R) values."""
         weights = Weights(self.pieces, name=name)()
         if self.options.linear_order:
             return collect_linear(weights, q, r, values, blocks).astype(values.dtype)
-
-        @recomputed
-        def answers(weights, q, r, values):
-            psi = collect(weights, q, r, blocks, pathway=self.options.pathway)
-            return psi.astype(values.dtype) @ blocks.share(values), psi
-
-        found, psi = answers(weights, q, r, values)
+        psi = collect(weights, q, r, blocks, pathway=self.options.pathway)
         self.sow("intermediates", f"{name}_matrix", psi)
-        return found
+        return psi.astype(values.dtype) @ blocks.share(values)
