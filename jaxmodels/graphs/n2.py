@@ -104,8 +104,8 @@ class N2(nn.Module):
         step = Step
         if self.remat:
             step = nn.remat(Step)
-        elif not self.linear_order:
-            # Pathways are many arrays of few operations: cheaper to compute again than to keep. Linear order has none.
+        elif self.level == "graph" and not self.linear_order:
+            # Of many small graphs, pathways are many arrays of few operations: cheaper to compute again than to keep.
             policy = jax.checkpoint_policies.save_only_these_names(SAVED)
             step = nn.remat(Step, policy=policy, prevent_cse=False)
         self.state_in = Encode(self.state_width, self.dropout)

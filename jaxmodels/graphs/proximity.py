@@ -29,7 +29,7 @@ def weigh(weights: Float[Array, "k"], pieces: Float[Array, "*b n i q"]) -> Float
     """Sum of the weighted pieces over k q: its products with a single piece are proximities."""
     if pieces.shape[-2] == 1:
         return wide(weights).sum() / (weights.size * pieces.shape[-1]) * wide(pieces)[..., 0, :]
-    return _weighed(weights, pieces).sum(-2)
+    return jnp.einsum("i,...niq->...nq", wide(weights) / (weights.size * pieces.shape[-1]), wide(pieces))
 
 
 def _weighed(weights: Array, pieces: Array) -> Array:

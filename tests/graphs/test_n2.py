@@ -57,8 +57,8 @@ def test_padding_block_size_and_layout_do_not_matter():
     np.testing.assert_allclose(one_block[:5], expected[:5], atol=1e-5)
 
 
-def test_the_backward_pass_keeps_no_pathways():
-    module = small(pseudo_nodes=7, block=5)  # so that only pathways have axes of 7 and 5, or of 7 and 7
+def test_the_backward_pass_over_many_graphs_keeps_no_pathways():
+    module = small(level="graph", pseudo_nodes=7, block=5)  # so that only pathways have axes of 7 and 5, or of 7 and 7
     batch, params = batch_of(random_graph(0), random_graph(1)), started(module)
     _, pull = jax.eval_shape(lambda p: jax.vjp(lambda p: module.apply({"params": p}, batch), p), params)
     kept = [leaf.shape[-2:] for leaf in jax.tree.leaves(pull)]
