@@ -27,15 +27,10 @@ def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def weigh(weights: Float[Array, "k"], pieces: Float[Array, "*b n i q"]) -> Float[Array, "*b n q"]:
     """Sum of the weighted pieces over k q: its products with a single piece are proximities."""
-    if pieces.shape[-2] == 1:
-        return wide(weights).sum() / (weights.size * pieces.shape[-1]) * wide(pieces)[..., 0, :]
-    return jnp.einsum("i,...niq->...nq", wide(weights) / (weights.size * pieces.shape[-1]), wide(pieces))
-
-
-def _weighed(weights: Array, pieces: Array) -> Array:
-    """Every piece times its weight over k q."""
     weights = wide(weights) / (weights.size * pieces.shape[-1])
-    return weights.reshape(*(1,) * (pieces.ndim - 2), -1, 1) * wide(pieces)
+    if pieces.shape[-2] == 1:
+        return weights.sum() * wide(pieces)[..., 0, :]
+    return jnp.einsum("i,...niq->...nq", weights, wide(pieces))
 
 
 def clip_factor(sums: Float[Array, "*b m"]) -> Float[Array, "*b m"]:
@@ -52,7 +47,8 @@ def unclipped(
         return wide(a)[..., 0, :] @ weigh(weights, b).mT
     if b.shape[-2] == 1:
         return weigh(weights, a) @ wide(b)[..., 0, :].mT
-    return _weighed(weights, a).reshape(*a.shape[:-2], -1) @ wide(b).reshape(*b.shape[:-2], -1).mT
+    weights = (wide(weights) / (weights.size * a.shape[-1])).reshape(*(1,) * (a.ndim - 2), -1, 1)
+    return (weights * wide(a)).reshape(*a.shape[:-2], -1) @ wide(b).reshape(*b.shape[:-2], -1).mT
 
 
 def proximity(
