@@ -50,6 +50,8 @@ def main() -> None:
     a = parser.parse_args()
     if not 1 <= a.tuning <= a.splits <= 10:
         parser.error(f"--tuning={a.tuning} --splits={a.splits}: expected 1 <= tuning <= splits <= 10")
+    if a.drawn < 0:
+        parser.error(f"--drawn={a.drawn}: expected 0 or more")
     if "speed" in a.parts and not {"n2", *PEERS}.issuperset(a.methods):
         parser.error(f"--methods {' '.join(a.methods)}: expected none but n2, {', '.join(PEERS)} for --parts speed")
     reuse_freed_memory()

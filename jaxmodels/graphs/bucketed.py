@@ -125,7 +125,9 @@ def _held(each: np.ndarray, batch_size: int, buckets: int) -> np.ndarray:
 
 
 def least_bounds(load: np.ndarray, buckets: int) -> np.ndarray:
-    """At most so many upper bounds, rising to the largest load, whose sum over all loads is least: by exact search.
+    """At most so many upper bounds, rising to the largest load, whose sum over all loads is least.
+
+    The best among `CANDIDATES` quantiles of the loads; of fewer loads than that, the best of all.
 
     >>> least_bounds(np.array([1.0, 1.1, 1.2, 3.0, 3.1]), 2).tolist()
     [1.2, 3.1]

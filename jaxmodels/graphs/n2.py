@@ -59,7 +59,8 @@ class N2(nn.Module):
         head: 'classes' scores by proximity; 'linear' is ours, for regression, whose released head cannot run.
         norm: layer norms within steps; the released code leaves them out for regression.
         shared: one step applied L times; False gives every step its own parameters ("Lp = L", better beyond 8 steps).
-        remat: recompute steps in the backward pass: memory of one step instead of L.
+        remat: recompute steps in the backward pass: memory of one step instead of L. Models of level 'graph' recompute
+            the pathways of matrix order even without it.
         linear_order: form psi V as a (b^T V), equal up to rounding; memory then is independent of N p.
         block: nodes per block of a batch of several graphs, see `jaxmodels.graphs.blocks`.
         adaptation: False: pseudo nodes do not move before the local step, which then carries no query signal.
