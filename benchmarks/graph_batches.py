@@ -2,7 +2,7 @@
 
 A pass goes over 256 graphs in eight batches of 32, once to train and once to evaluate, with the published sizes. Each
 side gets the batches that suit it: PyTorch graphs of like size, which it pads to the largest of the batch; ours a
-random order in at most two padded sizes.
+random order in a few padded sizes.
 """
 
 import time

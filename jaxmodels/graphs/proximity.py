@@ -39,16 +39,16 @@ def clip_factor(sums: Float[Array, "*b m"]) -> Float[Array, "*b m"]:
     return jnp.where(size > LIMIT, LIMIT / jnp.maximum(size, LIMIT), jnp.ones_like(size))
 
 
-def unclipped(
+def sides(
     weights: Float[Array, "k"], a: Float[Array, "*b m i q"], b: Float[Array, "*b n j q"]
-) -> Float[Array, "*b m n"]:
-    """Psi before the rows are scaled."""
+) -> tuple[Float[Array, "*b m d"], Float[Array, "*b n d"]]:
+    """Rows whose products are psi before it is scaled."""
     if a.shape[-2] == 1:
-        return wide(a)[..., 0, :] @ weigh(weights, b).mT
+        return wide(a)[..., 0, :], weigh(weights, b)
     if b.shape[-2] == 1:
-        return weigh(weights, a) @ wide(b)[..., 0, :].mT
+        return weigh(weights, a), wide(b)[..., 0, :]
     weights = (wide(weights) / (weights.size * a.shape[-1])).reshape(*(1,) * (a.ndim - 2), -1, 1)
-    return (weights * wide(a)).reshape(*a.shape[:-2], -1) @ wide(b).reshape(*b.shape[:-2], -1).mT
+    return (weights * wide(a)).reshape(*a.shape[:-2], -1), wide(b).reshape(*b.shape[:-2], -1)
 
 
 def proximity(
@@ -69,15 +69,17 @@ def proximity(
     >>> proximity(jnp.array([2.0]), jnp.ones((1, 1, 4)), jnp.ones((3, 1, 4))).tolist()
     [[2.0, 2.0, 2.0]]
     """
-    return _rows(unclipped(weights, a, b), pathway)
+    return _scaled(*sides(weights, a, b), pathway)
 
 
-def _rows(psi: Array, pathway: str) -> Array:
+def _scaled(a: Array, b: Array, pathway: str) -> Array:
+    psi = a @ b.mT
     if pathway == "attention":
         return jax.nn.softmax(psi, axis=-1)
     if pathway == "uniform":
         return jnp.full_like(psi, 1.0 / psi.shape[-1])
-    return psi * clip_factor(psi.sum(-1))[..., None]
+    # A row's sum is a product with the sum of b: entries of psi that cancel would each bring their own rounding.
+    return psi * clip_factor((a @ b.sum(-2)[..., None])[..., 0])[..., None]
 
 
 def diffuse(
@@ -107,7 +109,7 @@ def collect(
 ) -> Float[Array, "K c p"]:  # fmt: skip
     """Psi(graph nodes, pseudo nodes of their graph)."""
     # The pieces are weighed before blocks share them: (K, p, q) numbers, not (K, k, p, q).
-    return _rows(wide(states) @ blocks.share(weigh(weights, pseudo)).mT, pathway)
+    return _scaled(wide(states), blocks.share(weigh(weights, pseudo)), pathway)
 
 
 def diffuse_linear(
