@@ -1,4 +1,8 @@
-"""Cross-validation as GIN does it (Xu et al., ICLR 2019): one epoch for all folds, the one whose mean score is best."""
+"""What `--protocol=official` adds to the table: GIN's cross-validation, and the data that N2's released code tests on.
+
+GIN (Xu et al., ICLR 2019) reports one epoch for all folds, the one whose mean score is best. N2's released code chooses
+an epoch for each fold, then tests it on the whole data set, training graphs included.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,8 +37,26 @@ def common_epoch(curves: Sequence[Sequence[float]], *, less_is_better: bool = Fa
     return best, table[:, best].tolist()
 
 
-def describe(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """One line with the result of every network, or nothing where the protocol does not apply.
+def describe(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Lines with the result of every network under either, as far as the protocol applies."""
+    return [line for line in (_common(setup, rows), _whole(setup, rows)) if line]
+
+
+def _whole(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One line, or nothing where no run went by the protocol. Networks whose rows lack the figure are left out."""
+    scores = {name: [row["all"] for row in results if row.get("all") is not None] for name, results in rows.items()}
+    found = [_shown(setup, name, scores[name]) for name, results in rows.items() if len(scores[name]) == len(results)]
+    return f"All graphs, training ones included, as N2's released code tests: {', '.join(found)}." if found else ""
+
+
+def _shown(setup: Setup[Problem], name: str, scores: Sequence[float]) -> str:
+    mean, deviation = mean_and_deviation(scores)
+    digits = 4 if setup.problem.metric in LESS_IS_BETTER else 1
+    return f"{name} {mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(scores) > 1 else "")
+
+
+def _common(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One line, or nothing where the protocol does not apply.
 
     It applies under `--protocol=official` to several folds without validation data. Networks whose curves are gone, as
     their folders were deleted, are left out.
@@ -51,8 +73,7 @@ def describe(setup: Setup[Problem], rows: Mapping[str, Sequence[Mapping[str, Any
         if len(folds) < 2 or not all(curves) or any(len(problem.splits[fold].val) for fold in folds):
             continue
         best, scores = common_epoch(curves, less_is_better=less)
-        scale, digits = (1.0, 4) if less else (100.0, 1)
-        mean, deviation = mean_and_deviation(scale * score for score in scores)
+        scale = 1.0 if less else 100.0
         epoch = min((best + 1) * config.evaluate_every, max(row["epochs"] for row in results))
-        found.append(f"{name} {mean:.{digits}f} ± {deviation:.{digits}f} (epoch {epoch})")
+        found.append(f"{_shown(setup, name, [scale * score for score in scores])} (epoch {epoch})")
     return f"One epoch for all folds, that of the best mean (GIN's protocol): {', '.join(found)}." if found else ""

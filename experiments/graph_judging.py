@@ -110,6 +110,10 @@ class Judge:
         """Whether the validation loss has not fallen for too long."""
         return self._since >= self._patience
 
+    def best_on(self, members: np.ndarray) -> float:
+        """The metric of the best epoch's parameters on nodes or graphs."""
+        return self._score(members, self._predict(self.read(self._folder))(members))
+
     @staticmethod
     def read(folder: Path) -> Any:
         """The variables of the best epoch of a run."""

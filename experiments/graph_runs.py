@@ -169,10 +169,15 @@ def run(setup: Setup[Problem], name: str, split: int, seed: int) -> dict[str, An
     return row
 
 
+def released(setup: Setup[Problem], split: int) -> bool:
+    """Whether a run goes by the protocol of N2's released code, which is one for folds without validation data."""
+    return setup.config.protocol == "official" and not len(setup.problem.splits[split].val)
+
+
 def parts_of(setup: Setup[Problem], split: int) -> Split:
     """The split of a run under the command's protocol."""
     problem, chosen = setup.problem, setup.problem.splits[split]
-    if setup.config.protocol == "official" and not len(chosen.val):
+    if released(setup, split):
         chosen = chosen._replace(val=chosen.test)
     chosen = graph_data.with_validation(chosen, problem.labels, seed=split)
     graph_data.check_split(chosen, len(problem.labels), f"{problem.name}: split {split}")
@@ -209,11 +214,12 @@ def train(setup: Setup[Problem], name: str, split: int, seed: int, folder: Path)
         shutil.rmtree(previous_of(folder), ignore_errors=True)
     rows = fitted.history if fitted else []
     percent = 1.0 if problem.metric in LESS_IS_BETTER else 100.0
-    best = judge.best
+    best, whole = judge.best, released(setup, split) and problem.level == "graph"
     return {
         "metric": problem.metric,
         "test": percent * best[f"test_{problem.metric}"],
         "val": percent * best[f"val_{problem.metric}"],
+        "all": percent * judge.best_on(np.arange(len(problem.labels))) if whole else None,
         "val_loss": best["val_loss"],
         "epoch": int(best["step"]) // per_epoch,
         "epochs": (fitted.step if fitted else int(best["step"])) // per_epoch,

@@ -69,8 +69,8 @@ def show(setup: Setup[Problem], rows: Rows) -> None:
             style="bold" if name == config.method else "",
         )
     setup.console.print(table)
-    if common := graph_folds.describe(setup, rows):
-        setup.console.print(common, highlight=False)
+    for line in graph_folds.describe(setup, rows):
+        setup.console.print(line, highlight=False)
     peak = show_bytes(max(row["peak_bytes"] for results in rows.values() for row in results))
     padding = max(row["padding"] for results in rows.values() for row in results)
     setup.console.print(

@@ -7,9 +7,20 @@ import signal
 import numpy as np
 import pytest
 
-from experiments import graph_data, graph_folds, graph_judging, graph_picture, graph_runs, graphs, running, tables
+from experiments import (
+    graph_data,
+    graph_folds,
+    graph_judging,
+    graph_methods,
+    graph_picture,
+    graph_runs,
+    graphs,
+    running,
+    tables,
+)
 from experiments.graph_methods import METHODS, PAPER
 from jaxmodels.data.graph_files import Split
+from jaxmodels.graphs.graph import batch_graphs
 from jaxmodels.training.fit import Interrupted
 from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.results import read_results
@@ -106,6 +117,28 @@ def test_folds_share_the_epoch_of_the_best_mean(tmp_path, folder, capsys):
     run(tmp_path / "seeds", folder, **flags | dict(split="0", seeds=(0, 1)), protocol="official")
     # Neither where the folds have validation graphs of their own, nor for seeds of a single one.
     assert "GIN's protocol" not in capsys.readouterr().out
+
+
+def test_the_released_test_is_on_every_graph(tmp_path, folder, capsys):
+    flags = dict(method="mlp", dataset="mutag", split="0,1", epochs=4, learning_rate=0.1, width=8, protocol="official")
+    rows = run(tmp_path, folder, **flags)
+    setup = running.Setup(
+        dataclasses.replace(QUICK, **flags, data_dir=folder, workdir=tmp_path),
+        graph_data.load(dataclasses.replace(QUICK, dataset="mutag", data_dir=folder)), None, [],
+    )  # fmt: skip
+    labels, scores = setup.problem.labels, []
+    settings = graph_runs.settings_of(setup.config, "mlp", setup.problem)
+    module = graph_methods.build("mlp", settings.options, outputs=2, level="graph", task="single")
+    for row in rows:
+        best = graph_judging.Judge.read(graph_runs.run_folder(setup, "mlp", row["split"], 0))
+        outputs = module.apply({"params": best["params"]}, batch_graphs(setup.problem.graphs))[: len(labels)]
+        scores.append(100 * (np.asarray(outputs).argmax(-1) == labels).mean())
+    assert [row["all"] for row in rows] == pytest.approx(scores) and len(labels) == 40
+    printed = " ".join(capsys.readouterr().out.split())
+    expected = f"mlp {np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}."
+    assert f"training ones included, as N2's released code tests: {expected}" in printed
+    (held,) = run(tmp_path / "held", folder, **flags | dict(split="0", protocol="heldout"))
+    assert held["all"] is None and "released code" not in capsys.readouterr().out
 
 
 def test_the_common_epoch_is_one_that_all_folds_have_reached():
