@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from jaxmodels.reasoning.query_model import (
@@ -24,7 +23,7 @@ from jaxmodels.reasoning.query_model import (
     table_row,
     uniform_table,
 )
-from jaxmodels.reasoning.special import digamma
+from jaxmodels.reasoning.special import digamma, log_gamma, trigamma
 from jaxmodels.reasoning.structures import Algebra
 
 SMALLEST, LARGEST = 0.05, 1e9
@@ -37,11 +36,23 @@ class Beta(NamedTuple):
     beta: Float[Array, "*n d"]
 
 
+@jax.custom_vjp
 def regularized(x: jax.Array) -> jax.Array:
     """Clip(x + 1, 0.05, 1e9), whose gradient is 1 inside and at the bounds, else 0; `jnp.clip` has 0.5 at a bound."""
+    return jnp.clip(x + 1.0, SMALLEST, LARGEST)
+
+
+def _regularized_forward(x):
+    return regularized(x), x
+
+
+def _regularized_backward(x, g):
+    x, g = jax.lax.optimization_barrier((x, g))  # else the forward pass keeps what both compute
     shifted = x + 1.0
-    inside = (shifted >= SMALLEST) & (shifted <= LARGEST)
-    return jnp.where(inside, shifted, jax.lax.stop_gradient(jnp.clip(shifted, SMALLEST, LARGEST)))
+    return (jnp.where((shifted >= SMALLEST) & (shifted <= LARGEST), g, 0.0),)
+
+
+regularized.defvjp(_regularized_forward, _regularized_backward)
 
 
 def halves(x: jax.Array) -> Beta:
@@ -54,18 +65,6 @@ def log_beta(a: jax.Array, b: jax.Array) -> jax.Array:
     return log_gamma(a) + log_gamma(b) - log_gamma(a + b)
 
 
-@jax.custom_jvp
-def log_gamma(x: jax.Array) -> jax.Array:
-    """The logarithm of the gamma function, whose second derivative is cheap here."""
-    return gammaln(x)
-
-
-@log_gamma.defjvp
-def _(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    return log_gamma(x), digamma(x) * dx
-
-
 def divergence(p: Beta, q: Beta) -> jax.Array:
     """KL(p || q) of each dimension; shapes broadcast."""
     a, b, c, d = p.alpha, p.beta, q.alpha, q.beta
@@ -74,33 +73,62 @@ def divergence(p: Beta, q: Beta) -> jax.Array:
 
 
 class Terms(NamedTuple):
-    """What a divergence takes from an entity alone: KL(entity || q) = lnB(q) + own - q.alpha one - q.beta two."""
+    """What a divergence takes from an entity alone: KL(entity || query) = lnB(query) + own - query . slope."""
 
-    one: Float[Array, "*n d"]
-    two: Float[Array, "*n d"]
+    slope: Float[Array, "*n w"]
     own: Float[Array, "*n"]
 
 
-def terms(p: Beta) -> Terms:
-    """The terms of entities; `own` is a sum over dimensions."""
-    total = digamma(p.alpha + p.beta)
-    one, two = digamma(p.alpha) - total, digamma(p.beta) - total
-    return Terms(one, two, (p.alpha * one + p.beta * two - log_beta(p.alpha, p.beta)).sum(-1))
+@jax.custom_vjp
+def terms(rows: Float[Array, "*n w"]) -> Terms:
+    """The terms of entities with rows (alpha | beta).
+
+    The slope is that of lnB, digamma(x) - digamma(alpha + beta) for each x of a row; own = rows . slope - lnB(rows),
+    summed over dimensions.
+    """
+    # XLA's CPU compiler would fold logarithms into a sum, then compute them one number at a time, and of a digamma that
+    # is used twice it would keep the quotients. So sums are products with ones, and the slope is computed apart from
+    # what is summed.
+    totals = digamma(sum(halves(rows)))
+    slope = digamma(rows) - jnp.concatenate([totals, totals], axis=-1)
+    again = jax.lax.optimization_barrier(rows)
+    return Terms(slope, _own(again) - _own(sum(halves(again))))
+
+
+def _own(x):
+    """The sum over dimensions of x digamma(x) - lnGamma(x)."""
+    ones = jnp.ones(x.shape[-1], x.dtype)
+    return jnp.matmul(x * digamma(x) - log_gamma(x), ones, precision=jax.lax.Precision.HIGHEST)
+
+
+def _terms_forward(rows):
+    return terms(rows), rows
+
+
+def _terms_backward(rows, g):
+    # By x_i, a slope has trigamma(x_i) - trigamma(total), own has x_i trigamma(x_i) - total trigamma(total).
+    rows, g = jax.lax.optimization_barrier((rows, g))
+    total, own = sum(halves(rows)), g.own[..., None]
+    both = (sum(halves(g.slope)) + own * total) * trigamma(total)
+    return ((g.slope + own * rows) * trigamma(rows) - jnp.concatenate([both, both], axis=-1),)
+
+
+terms.defvjp(_terms_forward, _terms_backward)
 
 
 def divergences(p: Terms, q: Beta) -> Float[Array, "n c"]:
-    """Sum over dimensions of KL(p_j || q_i) for all pairs: two matrix products.
+    """Sum over dimensions of KL(p_j || q_i) for all pairs: a matrix product.
 
     The published code takes the magnitude of each dimension's KL; that is void, for KL is not negative.
     """
-    precise = jax.lax.Precision.HIGHEST
-    crossed = jnp.matmul(q.alpha, p.one.T, precision=precise) + jnp.matmul(q.beta, p.two.T, precision=precise)
+    crossed = jnp.matmul(jnp.concatenate(q, axis=-1), p.slope.T, precision=jax.lax.Precision.HIGHEST)
     return log_beta(q.alpha, q.beta).sum(-1)[:, None] + p.own[None] - crossed
 
 
 def chosen_divergences(p: Terms, q: Beta) -> Float[Array, "n k"]:
     """The same for K entities of each query."""
-    crossed = (q.alpha[:, None] * p.one + q.beta[:, None] * p.two).sum(-1)
+    rows = jnp.concatenate(q, axis=-1)
+    crossed = jnp.einsum("nw,nkw->nk", rows, p.slope, precision=jax.lax.Precision.HIGHEST)
     return log_beta(q.alpha, q.beta).sum(-1)[:, None] + p.own - crossed
 
 
@@ -178,7 +206,7 @@ def betae(
         {**config, "hidden": hidden, "layers": layers, "negation": True},
         init,
         algebra,
-        points=lambda rows: terms(halves(regularized(rows))),
+        points=lambda rows: terms(regularized(rows)),
         score=lambda query, points: gamma - chosen_divergences(points, query),
         score_all=lambda query, points: gamma - divergences(points, query),
         rows=(

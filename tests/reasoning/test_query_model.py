@@ -39,7 +39,7 @@ def test_a_table_over_eight_devices_scores_as_on_one_and_is_not_gathered():
     assert len(placed["entity"]["embedding"].sharding.device_set) == 8
     assert placed["entity"]["embedding"].addressable_shards[0].data.shape == (2, 8)
     every = jax.jit(lambda p: scores_of_all(model, p, "2i", rows, chunk=8))
-    np.testing.assert_allclose(every(placed), every(params), rtol=1e-5)
+    np.testing.assert_allclose(every(placed), every(params), rtol=1e-5, atol=2e-6)  # gamma less a divergence
     text = every.lower(placed).compile().as_text()
     assert not [line for line in text.splitlines() if "all-gather" in line and "f32[16,8]" in line]
 
@@ -127,4 +127,5 @@ def test_divergences_by_products_are_those_of_pairs():
     each = [
         [divergence(Beta(p.alpha[j], p.beta[j]), Beta(q.alpha[i], q.beta[i])).sum() for j in range(5)] for i in (0, 3)
     ]
-    np.testing.assert_allclose(divergences(terms(p), q)[jnp.array([0, 3])], np.array(each), rtol=1e-4, atol=1e-5)
+    found = divergences(terms(jnp.concatenate(p, axis=-1)), q)
+    np.testing.assert_allclose(found[jnp.array([0, 3])], np.array(each), rtol=1e-4, atol=1e-5)
