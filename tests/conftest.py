@@ -17,7 +17,10 @@ import pytest
 
 from tests import quick
 
-os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {quick.FLAGS}")  # read at its first use
+# Read at its first use. Devices that wait for one another give up after 40 seconds and end the process; a virtual
+# machine may stand still for longer.
+PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {PATIENCE} {quick.FLAGS}")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for jobs in the background
 
