@@ -8,7 +8,7 @@ from jaxmodels.reasoning.special import digamma, log_gamma, trigamma
 
 
 def test_the_gamma_function_and_its_derivatives_are_scipys():
-    x = np.concatenate([np.geomspace(0.05, 1e9, 40), [1.0, 1.4616321449683622, 2.0]])
+    x = np.concatenate([np.geomspace(1e-9, 4e9, 60), [1.0, 1.4616321449683622, 2.0]])
     with jax.enable_x64(True):
         given = jnp.asarray(x)
         near = dict(rtol=1e-12, atol=1e-13)
@@ -20,7 +20,7 @@ def test_the_gamma_function_and_its_derivatives_are_scipys():
 
 
 def test_single_precision_is_near():
-    x = np.geomspace(0.05, 1e9, 10_000, dtype=np.float32)
+    x = np.geomspace(1e-9, 4e9, 10_000, dtype=np.float32)
     for found, expected in ((log_gamma, special.gammaln), (digamma, special.digamma)):
         exact = expected(x.astype(np.float64))
         np.testing.assert_allclose(found(jnp.asarray(x)), exact, rtol=1e-6, atol=1e-5)
