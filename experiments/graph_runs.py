@@ -32,7 +32,7 @@ from jaxmodels.method import Method
 from jaxmodels.rules import count
 from jaxmodels.training.checkpoint import has_checkpoint
 from jaxmodels.training.memory import peak_bytes
-from jaxmodels.training.mesh import fetch, put_batch, row_shards
+from jaxmodels.training.mesh import fetch, local_rows, put_batch, row_shards
 from jaxmodels.training.optimizer import partitioned
 from jaxmodels.training.processes import is_main
 from jaxmodels.training.results import find_result
@@ -247,13 +247,13 @@ def feeding(
         mask = np.zeros(len(problem.labels), np.float32)
         mask[parts.train] = 1.0
         rows = node_rows(problem.graphs[0], problem.labels, mask, shards=shards)
-        batch = put_batch(rows, mesh)
+        batch = put_batch(_own(rows, mesh), mesh)
         padding = 1.0 - len(problem.labels) / len(rows["label"])
         if setup.config.parts == 1:
             return _Same(batch), 1, _whole(made, batch), padding
         graph, number = problem.graphs[0], setup.config.parts
         parts_of_it = NodeParts(graph, problem.labels, mask, parts=number, seed=seed, shards=shards)
-        return parts_of_it, number, _whole(made, batch), padding
+        return _Owned(parts_of_it, mesh), number, _whole(made, batch), padding
     bucketed = Bucketed(
         problem.graphs,
         problem.labels,
@@ -265,7 +265,24 @@ def feeding(
         shards=shards,
         others=(parts.val, parts.test),
     )
-    return bucketed, bucketed.per_epoch, _graphs(made, bucketed, mesh), bucketed.padding
+    return _Owned(bucketed, mesh), bucketed.per_epoch, _graphs(made, bucketed, mesh), bucketed.padding
+
+
+def _own(batch: Any, mesh: Any) -> Any:
+    """The rows of a batch that this process puts on its devices; every process has built the whole of it."""
+    if jax.process_count() == 1:
+        return batch
+    return {name: np.asarray(value)[local_rows(mesh, len(value))] for name, value in batch.items()}
+
+
+class _Owned:
+    """Batches, of each this process's rows."""
+
+    def __init__(self, batches: Any, mesh: Any):
+        self.sizes, self._batches, self._mesh = batches.sizes, batches, mesh
+
+    def __getitem__(self, step: int) -> Any:
+        return _own(self._batches[step], self._mesh)
 
 
 class _Same:
@@ -298,7 +315,9 @@ def _graphs(made: Built, bucketed: Bucketed, mesh: Any) -> Callable[[Any], Calla
         def outputs(members):
             key = members.tobytes()
             if key not in placed:
-                placed[key] = [(put_batch(b, mesh), int(b["mask"].sum())) for b in bucketed.inorder(members)]
+                placed[key] = [
+                    (put_batch(_own(b, mesh), mesh), int(b["mask"].sum())) for b in bucketed.inorder(members)
+                ]
             found = [fetch(made.predict(variables, batch))[:real] for batch, real in placed[key]]
             return np.concatenate(found)
 

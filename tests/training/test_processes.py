@@ -24,7 +24,12 @@ LOSS = ("step", "loss", "accuracy")
 
 
 def start_two(workdir, steps, *flags, of=lambda i: ()):
-    """Two processes with two devices each."""
+    """Two workers with two devices each."""
+    return launched("tests.training.worker", str(workdir), str(steps), *flags, of=of)
+
+
+def launched(module, *flags, of=lambda i: ()):
+    """Two processes of a program with two devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -33,7 +38,7 @@ def start_two(workdir, steps, *flags, of=lambda i: ()):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {quick.FLAGS}",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "tests.training.worker", str(workdir), str(steps), *flags]
+    command = [sys.executable, "-m", module, *flags]
     joined = ["--coordinator", address, "--num_processes", "2", "--process_id"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen([*command, *joined, str(i), *of(i)], env=environment, **pipes) for i in range(2)]
