@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
 
 from experiments import (
     command,
@@ -140,12 +139,12 @@ def main(config: Config) -> None:
     """Scores the objects of every seed by the method and the other detectors, then shows and saves the comparison."""
     started = time.perf_counter()
     check(config)
+    console = running.join(config)  # before anything computes
     problem = outlier_data.load(config)
     ready(config, problem)
     if config.plan:
-        outlier_planning.run(config, problem, Console())
+        outlier_planning.run(config, problem, console)
         return
-    console = running.join(config)
     mesh = running.mesh_of(config)
     setup = running.Setup(config, problem, console, [], mesh)
     outlier_tables.headline(setup)

@@ -102,7 +102,7 @@ def query_batches(
         rows: which rows of each structure this process reads, all unless given (`mesh.local_rows`).
 
     Raises:
-        ValueError: no query, a fraction outside 0 to 1, or a batch too small for its structures.
+        ValueError: no query, a fraction outside 0 to 1, or a batch too small for its structures or the diffused ones.
     """
     return QueryBatches(
         queries, batch_size, seed, pool or {}, pool_fraction, alternate, with_answers, multiple, rows or range
@@ -143,6 +143,14 @@ class QueryBatches:
             self._plan.append(
                 [_Part(n, queries[n], c, names.index(n), turn, turns) for n, c in left.items()]
                 + [_Part(n, pool[n], c, len(names) + names.index(n), turn, turns) for n, c in diffused.items()]
+            )
+        came = {part.name for parts in self._plan for part in parts if part.source is pool.get(part.name)}
+        missed = [n for n, each in pool.items() if len(each.tokens) and n not in came]
+        if missed:
+            over = f"over {multiple} devices " if multiple > 1 else ""
+            raise ValueError(
+                f"--pool_fraction: found {fraction} of --batch_size={batch_size}, which {over}has no row for diffused "
+                f"{', '.join(missed)}; expected more of either"
             )
 
     def __getitem__(self, step: int) -> tuple[QueryBatch, ...]:

@@ -10,24 +10,15 @@ import pytest
 from rich.console import Console
 
 from experiments import command, reasoning, reasoning_data, reasoning_picture, reasoning_runs, tables
-from jaxmodels.data.family import family_tree
-from jaxmodels.data.query_files import write_queries
 from jaxmodels.reasoning.reasoner_file import load_reasoner
-from jaxmodels.reasoning.sampling_run import Settings, sample_queries
 from jaxmodels.training.fit import Interrupted
 from jaxmodels.training.results import read_results
-
-TRAINED = {"1p": -1, "2i": 40}
-TESTED = {"1p": -1, "ip": 12}
+from tests.experiments.query_sets import query_set
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("graph")
-    tree = family_tree(families=4, generations=3)
-    data = sample_queries(tree, {"train": TRAINED, "valid": TESTED, "test": TESTED}, Settings(attempts=512))
-    write_queries(place / "queries.npz", data)
-    return place
+    return query_set(tmp_path_factory.mktemp("graph"))
 
 
 def quick(folder, workdir, **flags):

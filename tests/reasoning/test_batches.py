@@ -61,6 +61,13 @@ def test_the_pool_takes_its_share_of_the_kinds_it_has():
     assert query_batches({"1p": QUERIES["1p"]}, 8, seed=0, pool=POOL).counts()[1] == {"ip": 8}
 
 
+def test_a_pool_without_a_row_is_an_error():
+    assert query_batches(QUERIES, 8, seed=0, pool=POOL, pool_fraction=0.1).counts()[1] == {"2i": 7, "ip": 1}
+    message = "--pool_fraction: found 0.1 of --batch_size=8, which over 4 devices has no row for diffused 2p, ip"
+    with pytest.raises(ValueError, match=message):
+        query_batches(QUERIES, 8, seed=0, pool=POOL, pool_fraction=0.1, multiple=4)
+
+
 def test_devices_and_processes_share_rows():
     loader = query_batches(QUERIES, 8, seed=0, multiple=4)
     assert loader.counts()[0] == {"1p": 4, "2p": 4}
