@@ -45,9 +45,8 @@ def test_two_processes_train_as_one(tmp_path, module, data, flags, mesh, measure
     for status, _, err in ended(two):
         assert status == 0, err
     names = ("loss", "gradient_norm", *measured)
-    (logged, score), (logged_by_two, score_by_two) = (
-        found(tmp_path / place, names, tested) for place in ("one", "two")
-    )
+    logged, score = found(tmp_path / "one", names, tested)
+    logged_by_two, score_by_two = found(tmp_path / "two", names, tested)
     assert logged and score
     assert logged_by_two == [pytest.approx(row, rel=1e-4) for row in logged]
     assert score_by_two == pytest.approx(score, rel=1e-4)
