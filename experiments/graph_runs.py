@@ -20,7 +20,7 @@ from experiments.graph_data import Problem
 from experiments.graph_judging import LESS_IS_BETTER, Judge
 from experiments.graph_methods import Recipe
 from experiments.judged import fit_judged
-from experiments.running import Setup, fingerprint, place_of
+from experiments.running import Setup, content, fingerprint
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.graph_files import Split
 from jaxmodels.graphs.bucketed import Bucketed
@@ -145,9 +145,8 @@ def built(name: str, settings: str, outputs: int, level: str, task: str, loss: s
 def method_folder(setup: Setup[Problem], name: str) -> Path:
     """Where a network's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    place = place_of(config)
-    sizes = [len(setup.problem.labels), sum(len(graph.senders) for graph in setup.problem.graphs)]
-    short = fingerprint(config, name, place, sizes, ignoring=BOOKKEEPING)
+    data = content((setup.problem.graphs, setup.problem.labels, setup.problem.splits))
+    short = fingerprint(config, name, data, ignoring=BOOKKEEPING)
     return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from experiments import outlier_methods, tables
 from experiments.outlier_data import Case, Problem, case_of
 from experiments.outlier_methods import METHODS
-from experiments.running import Setup, fingerprint, fit_options, place_of
+from experiments.running import Setup, content, fingerprint, fit_options
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.atomic import write_text
 from jaxmodels.outliers.pairs import Coders, PairBatches, Recipe, Scores, check_data, merge_scores, pairs_of, train_pair
@@ -42,9 +42,7 @@ def for_method(config: Any, name: str) -> Any:
 def method_folder(setup: Setup[Problem], name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    place = place_of(config)
-    sizes = [list(x.shape) for x in setup.problem.data.views]
-    short = fingerprint(config, name, place, sizes, ignoring=BOOKKEEPING)
+    short = fingerprint(config, name, content(setup.problem.data), ignoring=BOOKKEEPING)
     return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 
 

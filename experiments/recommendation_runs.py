@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import shutil
 import statistics
@@ -19,7 +18,7 @@ from experiments.best_params import read_best
 from experiments.judged import fit_judged
 from experiments.recommendation_data import EMBEDDED, Loaded
 from experiments.recommendation_judging import Judge, Measure
-from experiments.running import Setup, fingerprint
+from experiments.running import Setup, content, fingerprint
 from experiments.runs import begin_folder, plain, previous_of, write_result
 from jaxmodels.data.interactions import Interactions
 from jaxmodels.method import Method
@@ -90,16 +89,9 @@ def settings_for(setup: Setup[Loaded], name: str) -> Settings:
 def method_folder(setup: Setup[Loaded], name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    short = fingerprint(config, name, digest(setup.problem), ignoring=BOOKKEEPING)
+    data = content((setup.problem.num_items, setup.problem.parts))
+    short = fingerprint(config, name, data, ignoring=BOOKKEEPING)
     return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
-
-
-def digest(loaded: Loaded) -> str:
-    """Tells data and splits apart."""
-    found = hashlib.sha256(str(loaded.num_items).encode())
-    for part in loaded.parts:
-        found.update(np.ascontiguousarray(part.starts).tobytes() + np.ascontiguousarray(part.items).tobytes())
-    return found.hexdigest()[:8]
 
 
 def run_folder(setup: Setup[Loaded], name: str, seed: int) -> Path:

@@ -162,6 +162,9 @@ def test_every_flag_of_a_run_changes_its_folder(folder, tmp_path):
     assert place() == place(seeds=(4,), mesh="data:8", resume=True)
     assert len({place(), place(epochs=3), place(missing_rate=0.1), place(contrast="none"), place("lof")}) == 5
     assert place("lof") == place("lof", epochs=7) != place("lof", attribute_rate=0.1)
+    first, before = problem.data.views[0], place()
+    problem = problem._replace(data=problem.data._replace(views=(first + 1, *problem.data.views[1:])))
+    assert place() != before
 
 
 def test_a_detector_of_the_host_is_not_planned(folder):

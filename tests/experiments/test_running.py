@@ -3,10 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import graphs, outliers, reasoning, recommendation, vtab
-from experiments.running import Running, fingerprint, fit_options, mesh_of, place_of
+from experiments.running import Running, content, fingerprint, fit_options, mesh_of, place_of
 
 COMMANDS = (graphs, outliers, reasoning, recommendation, vtab)
 
@@ -35,3 +36,11 @@ def test_flags_become_options_of_fit_and_a_mesh():
     found = mesh_of(dataclasses.replace(config, mesh="data:4,model:2"))
     assert found is not None and dict(found.shape) == {"data": 4, "fsdp": 1, "model": 2}
     assert place_of(dataclasses.replace(config, data_dir=Path("x"))) == str(Path("x").resolve())
+
+
+def test_data_are_told_apart_by_what_they_hold():
+    one = {"a": np.arange(3), "b": [None, "x"]}
+    assert content(one) == content({"a": np.arange(3), "b": [None, "x"]})
+    others = [{"a": np.arange(3.0)}, {"a": np.array([0, 1, 3])}, {"a": np.arange(3)[:, None]}, {"c": np.arange(3)}]
+    assert len({content(each | {"b": [None, "x"]}) for each in others} | {content(one)}) == 5
+    assert len({content(one | {"b": b}) for b in ([None, "x"], ["x"], [None, "y"], [None, "x", ""])}) == 4
