@@ -11,13 +11,14 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments import command
 from jaxmodels.data.query_files import SPLITS, QueryData, write_queries
-from jaxmodels.data.triples import knowledge_graph
+from jaxmodels.data.triples import divided_graph, knowledge_graph
 from jaxmodels.reasoning.sampling import Limits
 from jaxmodels.reasoning.sampling_run import SAMPLED, Settings, default_counts, remove_parts, sample_queries
 from jaxmodels.rules import nearest
@@ -28,7 +29,10 @@ class Config:
     """Flags of `experiments.sample_queries`."""
 
     triples: Path
-    """Folder of train.txt, valid.txt and test.txt, also .txt.gz."""
+    """Folder of train.txt, valid.txt and test.txt, also .txt.gz; or one file of triples, of which some become valid and
+    test."""
+    held_out: float = 0.1
+    """Share of one file's triples that become valid, and as many test."""
     out: Path = Path("queries.npz")
     """File to write; finished blocks lie in a folder of the same name with .parts at the end until it is complete."""
     seed: int = 0
@@ -45,6 +49,9 @@ class Config:
     """Most answers of a training query; 0 for no limit."""
     max_negated_train_answers: int = 100
     """The same for structures with negation."""
+    easy: Literal["small", "small_and_big"] = "small"
+    """Easy answers of valid and test: all on the smaller graph, as published, or without those that the bigger one
+    takes away from a query with negation."""
     workers: int = 1
     """Processes."""
     resume: bool = False
@@ -58,12 +65,27 @@ def main(config: Config) -> None:
             hint = nearest(name, SAMPLED)
             raise ValueError(f"--structures: found '{name}'{hint or '; expected some of ' + ', '.join(SAMPLED)}")
     console = Console(file=sys.stdout)
-    graph = knowledge_graph(config.triples)
+    if config.triples.is_file():
+        graph = divided_graph(config.triples, share=config.held_out, seed=config.seed)
+    else:
+        graph = knowledge_graph(config.triples)
+    for split in SPLITS:
+        if graph.dropped[split] or graph.duplicates[split]:
+            console.print(
+                f"{split}: left out {graph.dropped[split]:,} triples with a name that train lacks, "
+                f"{graph.duplicates[split]:,} repeated lines"
+            )
     parts = config.out.with_name(config.out.name + ".parts")
     if not config.resume:
         remove_parts(parts)
+    for flag in ("train", "evaluation", "max_answers", "max_train_answers", "max_negated_train_answers"):
+        if getattr(config, flag) < 0:
+            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
     limits = Limits(
-        config.max_answers or None, config.max_train_answers or None, config.max_negated_train_answers or None
+        config.max_answers or None,
+        config.max_train_answers or None,
+        config.max_negated_train_answers or None,
+        lost=config.easy == "small",
     )
     counts = {
         split: {name: count for name, count in wanted.items() if name in config.structures}

@@ -38,8 +38,8 @@ def lines_of(file: Path) -> Iterator[str]:
 
 def _opened(file: Path) -> io.TextIOWrapper:
     if file.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(file), encoding="utf-8")
-    return open(file, encoding="utf-8")
+        return io.TextIOWrapper(gzip.open(file), encoding="utf-8-sig")
+    return open(file, encoding="utf-8-sig")  # a byte-order mark is no part of the first name
 
 
 def table(file: Path, dtype: Any, *, columns: int | None = None, blank_is_nan: bool = False) -> np.ndarray:

@@ -71,6 +71,11 @@ def knowledge_graph(folder: Path | str) -> KnowledgeGraph:
     for split in SPLITS:
         file = found_file(folder, [f"{split}.txt", f"{split}.txt.gz"], "triples, tab-separated")
         names[split] = read_triples(file)
+    return _numbered(names)
+
+
+def _numbered(names: dict[str, list[tuple[str, str, str]]]) -> KnowledgeGraph:
+    """Names of train get numbers in the order of their first triple; triples with others are dropped."""
     entities: dict[str, int] = {}
     relations: dict[str, int] = {}
     for head, relation, tail in names["train"]:
@@ -88,6 +93,39 @@ def knowledge_graph(folder: Path | str) -> KnowledgeGraph:
         numbered[split] = np.array(unique, np.int32).reshape(-1, 3)
         dropped[split], duplicates[split] = len(triples) - len(known), len(known) - len(unique)
     return KnowledgeGraph(tuple(entities), tuple(relations), **numbered, dropped=dropped, duplicates=duplicates)
+
+
+def divided_graph(file: Path | str, *, share: float = 0.1, seed: int = 0) -> KnowledgeGraph:
+    """One file of triples, divided at random into train, valid and test.
+
+    The first triple of every entity and relation stays in train, so that no name is without one.
+
+    Args:
+        file: text, or text.gz.
+        share: of the triples that become valid, and as many test; fewer where names would be left without.
+        seed: of the division.
+
+    Raises:
+        ValueError: as `read_triples`, a share outside 0 to 0.5, or a file too small to divide.
+    """
+    if not 0.0 < share < 0.5:
+        raise ValueError(f"held_out: found {share}, expected above 0 and below 0.5")
+    lines = read_triples(file)
+    triples, free = list(dict.fromkeys(lines)), []
+    seen: set[tuple[str, str]] = set()
+    for i in np.random.default_rng(seed).permutation(len(triples)):
+        head, relation, tail = triples[i]
+        needed = {("entity", head), ("entity", tail), ("relation", relation)}
+        if needed <= seen:
+            free.append(i)
+        seen |= needed
+    count = min(int(share * len(triples)), len(free) // 2)
+    if not count:
+        raise ValueError(f"{file}: its {len(triples)} triples are too few to hold out {share:g} of them twice")
+    parts = {"valid": set(free[:count]), "test": set(free[count : 2 * count])}
+    parts["train"] = set(range(len(triples))) - parts["valid"] - parts["test"]
+    found = _numbered({split: [triples[i] for i in sorted(part)] for split, part in parts.items()})
+    return found._replace(duplicates=found.duplicates | {"train": len(lines) - len(triples)})
 
 
 def with_inverses(triples: np.ndarray) -> np.ndarray:

@@ -24,17 +24,19 @@ CHUNK = 1024  # queries answered at once
 
 
 class Limits(NamedTuple):
-    """Queries with more answers than these are dropped; None keeps all.
+    """Which queries and answers are kept: queries with more answers than these are dropped; None keeps all.
 
     Attributes:
         evaluation: hard answers of valid and test, and answers that the big graph takes away.
         train: answers of training queries.
         train_negated: the same for structures with negation.
+        lost: keep answers that the big graph takes away among the easy ones, as the published files do.
     """
 
     evaluation: int | None = 100
     train: int | None = None
     train_negated: int | None = 100
+    lost: bool = True
 
 
 class Split(NamedTuple):
@@ -200,7 +202,7 @@ def _kept(split: Split, structure: str, queries: np.ndarray, limits: Limits) -> 
     tokens, easy, hard = [], [], []
     for i in range(0, len(queries), CHUNK):
         some = queries[i : i + CHUNK]
-        large = sets_of(split.big, structure, some)
+        large = whole = sets_of(split.big, structure, some)
         if split.name == "train":
             good = _within(large, limits.train_negated if has(structure, "n") else limits.train, least=1)
             known = large[:0]
@@ -211,7 +213,7 @@ def _kept(split: Split, structure: str, queries: np.ndarray, limits: Limits) -> 
                 good &= _within(known > large, limits.evaluation, least=1)
             large = large > known
             good &= _within(large, limits.evaluation, least=1)
-            known = known[np.flatnonzero(good)]
+            known = (known if limits.lost else known.multiply(whole).tocsr())[np.flatnonzero(good)]
         tokens.append(some[good])
         easy.append(known)
         hard.append(large[np.flatnonzero(good)])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxmodels.data.triples import knowledge_graph, numbered_triples, read_triples
+from jaxmodels.data.triples import divided_graph, knowledge_graph, numbered_triples, read_triples
 from tests.data.graph_folders import write
 
 TRAIN = "001\tlikes\tbob\n1\tis/a.b\t001\n001\tlikes\tbob\nbob\tlikes\tbob\n"
@@ -65,3 +65,32 @@ def test_ids_are_read_as_they_are(tmp_path):
             numbered_triples(file, num_entities=sizes[0], num_relations=sizes[1])
     with pytest.raises(ValueError, match="train.txt:2: expected 3 integers, found 'a"):
         numbered_triples(write(file, "1\t0\t1\na\t0\t1\n"), num_entities=4, num_relations=2)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\tr\tb\n")
+    assert read_triples(tmp_path / "a.txt") == [("a", "r", "b")]
+
+
+def test_one_file_is_divided_and_leaves_no_name_without_a_triple(tmp_path):
+    every = [(f"e{i}", f"r{i % 3}", f"e{(i * 7 + 1) % 40}") for i in range(40)] * 2
+    every += [(f"e{i}", "r0", f"e{i + 1}") for i in range(30)]
+    file = tmp_path / "all.tsv"
+    file.write_text("".join("\t".join(each) + "\n" for each in every))
+    graph = divided_graph(file, share=0.1, seed=3)
+    named = {
+        split: [(graph.entities[h], graph.relations[r // 2], graph.entities[t]) for h, r, t in getattr(graph, split)]
+        for split in ("train", "valid", "test")
+    }
+    together = [each for part in named.values() for each in part]
+    assert sorted(together) == sorted(set(every)) and len(named["valid"]) == len(named["test"]) == len(set(every)) // 10
+    assert graph.dropped == {"train": 0, "valid": 0, "test": 0}
+    assert graph.duplicates["train"] == len(every) - len(set(every))
+    again = divided_graph(file, share=0.1, seed=3)
+    assert all((getattr(graph, s) == getattr(again, s)).all() for s in named)
+    assert divided_graph(file, share=0.1, seed=4).entities != graph.entities
+    with pytest.raises(ValueError, match="held_out: found 0.5, expected above 0 and below 0.5"):
+        divided_graph(file, share=0.5)
+    file.write_text("a\tr\tb\n")
+    with pytest.raises(ValueError, match="all.tsv: its 1 triples are too few to hold out 0.1 of them twice"):
+        divided_graph(file)

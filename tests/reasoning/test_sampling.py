@@ -26,7 +26,7 @@ def accepted(split, name, query, limits):
     gained, lost = big - small, small - big
     if not gained or max(len(gained), len(lost)) > (limits.evaluation or 99) or (has(name, "n") and not lost):
         return None
-    return small, gained
+    return small if limits.lost else small & big, gained
 
 
 def pairs(found):
@@ -37,11 +37,11 @@ def pairs(found):
     return {tuple(query): both for query, *both in zip(found.tokens.tolist(), *rows, strict=True)}
 
 
-@given(st.sampled_from(SAMPLED[1:]), st.sampled_from(SPLITS), st.integers(0, 10_000), st.booleans())
+@given(st.sampled_from(SAMPLED[1:]), st.sampled_from(SPLITS), st.integers(0, 10_000), st.booleans(), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_block_holds_what_the_rules_accept_and_nothing_else(name, of, seed, limited):
+def test_a_block_holds_what_the_rules_accept_and_nothing_else(name, of, seed, limited, lost):
     split = split_of(random_triples(seed), of)
-    limits = Limits(2, 4, 3) if limited else Limits(None, None, None)
+    limits = Limits(2, 4, 3, lost) if limited else Limits(None, None, None, lost)
     found = block(split, name, seed=seed, number=1, attempts=60, limits=limits)
     drawn = ground(split.big.graph, name, 60, stream(seed, of, name))
     first = {tuple(canonical(name, query[None])[0].tolist()): query for query in drawn[::-1]}
