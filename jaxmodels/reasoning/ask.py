@@ -14,6 +14,8 @@ from jaxmodels.reasoning.language import Question, parse
 from jaxmodels.reasoning.query_model import QueryModel, scores_of_all
 from jaxmodels.reasoning.sets import answer_lists, tails_of
 
+SHOWN = 10  # known answers below a table; `Replies.facts` has all
+
 
 class Reasoner(NamedTuple):
     """A trained model with the names of what it knows.
@@ -53,23 +55,28 @@ class Replies(NamedTuple):
     Attributes:
         question: what was asked.
         rows: best first.
-        facts: number of answers that the known facts give; None without a graph.
+        facts: names of all answers that the known facts give, among the best or not; None without a graph.
         model: name of the model.
     """
 
     question: Question
     rows: tuple[Found, ...]
-    facts: int | None
+    facts: tuple[str, ...] | None
     model: str
 
     def __str__(self) -> str:
-        """A table: rank, score, whether the answer is known or predicted, name."""
+        """A table: rank, score, whether the answer is known or predicted, name; then known answers that it lacks."""
         about = f"{self.question.text}    [{shown(self.question.structure)}, {self.model}"
-        lines = [about + ("]" if self.facts is None else f", {self.facts} known]")]
+        lines = [about + ("]" if self.facts is None else f", {len(self.facts)} known]")]
         size = max([len(str(len(self.rows))), 4])
         for rank, row in enumerate(self.rows, 1):
             kind = {None: "", True: "known      ", False: "predicted  "}[row.known]
             lines.append(f"{rank:{size}d}  {row.score:9.3f}  {kind}{row.entity}")
+        listed = {row.entity for row in self.rows}
+        left = [name for name in self.facts or () if name not in listed]
+        if left:
+            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+            lines.append(f"also known: {', '.join(left[:SHOWN])}{more}")
         return "\n".join(lines)
 
 
@@ -123,11 +130,12 @@ def ask(
 
     Raises:
         ValueError: a query that cannot be read (`language.QueryError`), negation asked of a model without, a `top`
-            below 1, or `only_new` without a graph.
+            or `chunk` that is no integer of at least 1, or `only_new` without a graph.
     """
     check(model)
-    if top < 1:
-        raise ValueError(f"top: found {top}, expected at least 1")
+    for name, value in {"top": top, "chunk": chunk}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: found {value}, expected an integer of at least 1")
     if only_new and model.graph is None:
         raise ValueError("only_new: the model has no graph of known facts, expected one")
     question = parse(text, entities=model.entities, relations=model.relations)
@@ -139,10 +147,11 @@ def ask(
     if only_new:
         scores = scores.at[known].set(-jnp.inf)
     best, ids = jax.lax.top_k(scores, min(top, len(model.entities)))
-    facts = None if known is None else np.isin(ids, known)
+    given = None if known is None else np.isin(ids, known)
     rows = [
-        Found(model.entities[int(entity)], float(score), None if facts is None else bool(facts[i]))
+        Found(model.entities[int(entity)], float(score), None if given is None else bool(given[i]))
         for i, (score, entity) in enumerate(zip(np.asarray(best), np.asarray(ids), strict=True))
         if score > -np.inf
     ]
-    return Replies(question, tuple(rows), None if known is None else len(known), model.base.name)
+    facts = None if known is None else tuple(model.entities[int(entity)] for entity in known)
+    return Replies(question, tuple(rows), facts, model.base.name)

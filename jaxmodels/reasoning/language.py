@@ -43,12 +43,15 @@ class QueryError(ValueError):
 
     def __init__(self, text: str, column: int, reason: str):
         self.text, self.column, self.reason = text, column, reason
-        line = " ".join(text.split("\n"))
+        line = self._line()
         super().__init__(f"query, column {column}: {reason}: {line[: column - 1]}>>>{line[column - 1 :]}")
+
+    def _line(self) -> str:
+        return re.sub(r"\s", " ", self.text)
 
     def caret(self) -> str:
         """The query with a caret below the column, and the reason."""
-        return f"{self.text}\n{' ' * (self.column - 1)}^ {self.reason}"
+        return f"{self._line()}\n{' ' * (self.column - 1)}^ {self.reason}"
 
 
 class Question(NamedTuple):
@@ -203,6 +206,9 @@ class _Reader:
             return self.entities.index(name.text)
         except ValueError:
             hint = near(name.text, self.entities)
+            longer = (each for each in (*self.relations, *self.entities) if each.startswith(f"{name.text} "))
+            if not hint and self.word.kind == "word" and (whole := next(longer, "")):
+                hint = f"; names with blanks stand in quotes: '{whole}'"
             if not hint and any(_means(relation, name.text) for relation in self.relations):
                 hint = f"; it is a relation, which takes an argument: {name.text}(...)"
             raise QueryError(self.text, name.column, f"no entity '{name.text}'{hint}") from None

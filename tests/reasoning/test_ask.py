@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.reasoning.ask import Reasoner, ask
+from jaxmodels.reasoning.ask import Reasoner, Replies, ask
+from jaxmodels.reasoning.language import parse
 from jaxmodels.reasoning.query_model import scores_of_all
 from jaxmodels.reasoning.reasoner_file import load_reasoner, save_reasoner
 from jaxmodels.weights.files import read_arrays, write_safetensors
@@ -32,7 +33,7 @@ def test_answers_have_names_scores_and_what_is_known():
     assert [row.entity for row in found.rows] == [NAMES[i] for i in np.argsort(-scores)]
     np.testing.assert_allclose([row.score for row in found.rows], np.sort(scores)[::-1], rtol=1e-5)
     known = brute_force(model.graph, "2in", tokens[0])
-    assert 0 < len(known) == found.facts
+    assert len(known) > 0 and found.facts == tuple(NAMES[i] for i in sorted(known))
     assert {row.entity for row in found.rows if row.known} == {NAMES[i] for i in known}
     fresh = ask(model, TEXT, top=ENTITIES, only_new=True)
     assert [row.entity for row in fresh.rows] == [row.entity for row in found.rows if not row.known]
@@ -42,7 +43,12 @@ def test_answers_have_names_scores_and_what_is_known():
 def test_answers_print_as_a_table():
     lines = str(ask(reasoner(), TEXT, top=3)).splitlines()
     assert lines[0].startswith(TEXT) and lines[0].endswith("known]") and "2in, betae" in lines[0]
-    assert len(lines) == 4 and lines[1].split()[0] == "1" and lines[1].split()[2] in ("known", "predicted")
+    assert lines[1].split()[0] == "1" and lines[1].split()[2] in ("known", "predicted")
+    listed = [line.split()[-1] for line in lines[1:4]]
+    left = [name for name in ask(reasoner(), TEXT, top=3).facts if name not in listed]
+    assert left and lines[4:] == [f"also known: {', '.join(left)}"]
+    many = Replies(parse("knows(france)", entities=NAMES, relations=RELATION_NAMES), (), NAMES, "gqe")
+    assert str(many).endswith(f"also known: {', '.join(NAMES[:10])} and {ENTITIES - 10} more")
     bare = str(ask(reasoner("gqe", graph=False), "knows(france | nobel)", top=1)).splitlines()
     assert bare[0] == "knows(france | nobel)    [2u-DNF, gqe]"
     assert "known" not in bare[1] and "predicted" not in bare[1]
@@ -52,7 +58,7 @@ def test_any_nesting_can_be_asked():
     text = "won(knows(~won(nobel) & knows^-1(france)) | people.born_in(nobel)) & ~(knows(nobel) & knows(france))"
     found = ask(reasoner(), text, top=5)
     known = brute_force(reasoner().graph, found.question.structure, found.question.tokens[0])
-    assert found.facts == len(known) and len(found.rows) == 5
+    assert found.facts == tuple(NAMES[i] for i in sorted(known)) and len(found.rows) == 5
     assert str(found.question.structure) in str(found)
 
 
@@ -64,8 +70,10 @@ def test_or_by_de_morgan_is_another_embedding():
 def test_what_cannot_be_asked_is_said():
     with pytest.raises(ValueError, match=r"gqe has no negation, which query .* needs \(union=dnf\)"):
         ask(reasoner("gqe"), TEXT)
-    with pytest.raises(ValueError, match="top: found 0, expected at least 1"):
+    with pytest.raises(ValueError, match="top: found 0, expected an integer of at least 1"):
         ask(reasoner(), TEXT, top=0)
+    with pytest.raises(ValueError, match="chunk: found 0, expected an integer of at least 1"):
+        ask(reasoner(), TEXT, chunk=0)
     with pytest.raises(ValueError, match="only_new: the model has no graph of known facts, expected one"):
         ask(reasoner(graph=False), TEXT, only_new=True)
     with pytest.raises(ValueError, match="column 18: no entity 'frnce'; did you mean 'france'"):

@@ -161,3 +161,15 @@ def test_near_names_among_very_many_share_their_first_letters(monkeypatch):
     monkeypatch.setattr(language, "MANY", 10)
     assert language.near("frnce", names) == "; did you mean 'france'?"
     assert language.near("Xrance", names) == ""
+
+
+def test_a_name_with_blanks_is_told_to_stand_in_quotes():
+    with pytest.raises(QueryError, match="no entity 'lives'; names with blanks stand in quotes: 'lives in'"):
+        parse("lives in(france)", entities=("france",), relations=("lives in",))
+
+
+def test_a_caret_stands_below_its_column_in_a_query_of_several_lines():
+    with pytest.raises(QueryError) as error:
+        parse("won(nobel)\n& won(x)", entities=("nobel",), relations=("won",))
+    line, caret = error.value.caret().split("\n")
+    assert line[caret.index("^")] == "x"
