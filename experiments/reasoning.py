@@ -12,6 +12,7 @@ project's reconstruction, since only the paper's abstract could be obtained. The
 """
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Literal
@@ -172,16 +173,32 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises a ValueError for values that no run can use, before anything is loaded."""
-    for flag in ("steps", "batch_size", "negatives", "dim", "hidden"):
+    for flag in ("steps", "batch_size", "negatives", "dim", "hidden", "layers", "pool_depth"):
         if getattr(config, flag) < 1:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 1")
-    for flag in ("pool_fraction", "eta"):
+    for flag in ("learning_rate", "gamma"):
+        if not 0.0 < getattr(config, flag) < math.inf:
+            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected above 0")
+    for flag in ("pool_fraction", "eta", "q", "mix", "eps"):
         share: float | None = getattr(config, flag)
         if share is not None and not 0.0 <= share <= 1.0:
             raise ValueError(f"--{flag}: found {share}, expected 0 to 1")
-    for flag in ("eval_queries", "pool_per_structure"):
-        if getattr(config, flag) < 0:
+    for flag in ("eval_queries", "pool_per_structure", "diffusion_hops", "q_warm", "tau", "adapt_alpha", "adapt_rate"):
+        if not getattr(config, flag) >= 0:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
+    if not 0.0 < config.diffusion_stop <= 1.0:
+        raise ValueError(f"--diffusion_stop: found {config.diffusion_stop}, expected above 0 and at most 1")
+    if config.q and config.mix:
+        raise ValueError(f"--mix: found {config.mix} beside --q={config.q}, expected one of them to be 0")
+    if config.q_warm and (config.q == 0 or config.mix):
+        raise ValueError(f"--q_warm: found {config.q_warm} updates in which q would grow to 0, expected --q above 0")
+    if config.adapt_rate and config.adaption in ("off", "project"):
+        raise ValueError(f"--adapt_rate: found {config.adapt_rate}, but --adaption={config.adaption} has no weights")
+    changed = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
+    if config.method == "base" and (useless := sorted(changed & set(reasoning_runs.LOD_FLAGS))):
+        raise ValueError(f"--{useless[0]}: found with --method=base, but is a flag of Logic Diffusion (--method=lod)")
+    if config.noise == "none" and "eta" in changed:
+        raise ValueError(f"--eta: found {config.eta} without damage to take part in, expected --noise=answer or triple")
     if config.union == "dm" and config.base != "betae":
         raise ValueError(f"--union=dm: needs negation, which {config.base} does not have; expected --base=betae")
     if config.method == "lod" and config.adaption == "project" and config.pool_fraction == 0:

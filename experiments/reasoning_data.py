@@ -1,12 +1,12 @@
 """Data of the reasoning experiment: queries, the training graph behind them, and damage done to both."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.running import content
 from jaxmodels.data.family import family_tree
 from jaxmodels.data.query_files import QueryData, read_queries
 from jaxmodels.data.query_folder import read_query_folder
@@ -54,16 +54,16 @@ def load(config: Any) -> Loaded:
     if config.data_dir is None:
         counts = default_counts(TRAIN_QUERIES, TEST_QUERIES)
         data = sample_queries(family_tree(), counts, Settings(attempts=2048, limits=Limits()))
-        return Loaded("family tree", False, data, digest(data))
+        return Loaded("family tree", False, data, _content(data))
     folder = Path(config.data_dir)
     if not folder.is_dir():
         raise ValueError(f"--data_dir: {folder} is no folder")
     if (folder / "train-queries.pkl").exists() and not config.queries:
         data = read_query_folder(folder)
-        return Loaded(folder.name, True, data, digest(data))
+        return Loaded(folder.name, True, data, _content(data))
     file = folder / config.queries if config.queries else _only_file(folder)
     data = read_queries(file)
-    return Loaded(folder.name, True, data, digest(data))
+    return Loaded(folder.name, True, data, _content(data))
 
 
 def _only_file(folder: Path) -> Path:
@@ -78,13 +78,8 @@ def _only_file(folder: Path) -> Path:
     raise ValueError(f"--data_dir: {folder} holds neither a .npz of queries nor train-queries.pkl nor train.txt")
 
 
-def digest(data: QueryData) -> str:
-    """Eight letters that tell data sets apart."""
-    found = hashlib.sha256(repr((len(data.entities), data.relations)).encode())
-    for split in (data.train, data.valid, data.test):
-        for name in sorted(split):
-            found.update(name.encode() + np.ascontiguousarray(split[name].tokens).tobytes())
-    return found.hexdigest()[:8]
+def _content(data: QueryData) -> str:
+    return content((len(data.entities), data.relations, data.train, data.valid, data.test))  # names change nothing
 
 
 class Training(NamedTuple):
@@ -131,7 +126,10 @@ def training(config: Any, loaded: Loaded, names: tuple[str, ...], seed: int) -> 
         found = {name: answered(graph, name, each.tokens) for name, each in found.items() if name != "1p"}
         if "1p" in names:
             found = {"1p": answered(graph, "1p", np.unique(graph.edges[:, :2], axis=0)), **found}
-    return Training({name: found[name] for name in names if name in found}, graph, lambda sets: sets)
+    kept = {name: found[name] for name in names if name in found and len(found[name].tokens)}
+    if not kept:
+        raise ValueError(f"--eta: found {config.eta}, which leaves no training query of {loaded.name} with an answer")
+    return Training(kept, graph, lambda sets: sets)
 
 
 def _graph(edges: np.ndarray, loaded: Loaded) -> Graph:

@@ -136,6 +136,10 @@ def names_of(setup: Setup, base: QueryModel) -> Names:
     new = tuple(name for name in tested if name not in seen and name != "1p")
     default = new or tuple(name for name in tested if name != "1p")
     targets = tuple(name for name in (config.targets or default) if name not in config.holdout)
+    if config.method == "lod" and not targets:
+        raise ValueError(
+            f"--holdout: leaves out all of {', '.join(config.targets or default)}, expected some target of the pool"
+        )
     return Names(seen, tested, targets)
 
 
@@ -148,7 +152,18 @@ def check_settings(setup: Setup) -> None:
         objective_of(config, names, names.targets if config.pool_fraction else ())
     with_rows = {name: len(setup.loaded.data.train[name].tokens) for name in names.seen}
     sets = {name: Trained(np.zeros((n, 2)), None) for name, n in with_rows.items()}  # type: ignore[arg-type]
-    query_batches(sets, config.batch_size, seed=0, alternate=config.alternate, multiple=shards(setup))
+    pool = {}
+    if config.method == "lod" and config.pool_fraction:
+        pool = {name: Trained(np.zeros((1, 2)), None) for name in names.targets}  # type: ignore[arg-type]
+    query_batches(
+        sets,
+        config.batch_size,
+        seed=0,
+        pool=pool,
+        pool_fraction=config.pool_fraction or 0.0,
+        alternate=config.alternate,
+        multiple=shards(setup),
+    )
 
 
 def shards(setup: Setup) -> int:

@@ -1,6 +1,7 @@
 """The reasoning command line: base and LoD train, results are kept, runs resume, wrong input is one line."""
 
 import dataclasses
+import functools
 import signal
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments import command, reasoning, reasoning_data, reasoning_picture, reasoning_runs, tables
+from jaxmodels.data.query_files import read_queries, write_queries
 from jaxmodels.reasoning.reasoner_file import load_reasoner
 from jaxmodels.training.fit import Interrupted
 from jaxmodels.training.results import read_results
@@ -172,6 +174,18 @@ def test_settings_reach_the_objective(folder, tmp_path):
         ),
         (["--adaption=project", "--pool_fraction=0"], "--adaption=project: found --pool_fraction=0"),
         (["--queries=none.npz"], "none.npz"),
+        (["--learning_rate=-1"], "--learning_rate: found -1.0, expected above 0"),
+        (["--gamma=nan"], "--gamma: found nan, expected above 0"),
+        (["--tau=-1"], "--tau: found -1.0, expected at least 0"),
+        (["--pool_depth=0"], "--pool_depth: found 0, expected at least 1"),
+        (["--diffusion_stop=0"], "--diffusion_stop: found 0.0, expected above 0 and at most 1"),
+        (["--q=0.3", "--mix=0.5"], "--mix: found 0.5 beside --q=0.3, expected one of them to be 0"),
+        (["--q=0", "--q_warm=5"], "--q_warm: found 5 updates in which q would grow to 0"),
+        (["--adaption=off", "--adapt_rate=1"], "--adapt_rate: found 1.0, but --adaption=off has no weights"),
+        (["--method=base", "--q=0.3"], "--q: found with --method=base, but is a flag of Logic Diffusion"),
+        (["--eta=0.2"], "--eta: found 0.2 without damage to take part in"),
+        (["--holdout", "ip"], "--holdout: leaves out all of ip, expected some target of the pool"),
+        (["--batch_size=4"], "--pool_fraction: found 0.1 of --batch_size=4"),
     ],
 )
 def test_wrong_flags_are_one_line(folder, monkeypatch, capsys, flags, message):
@@ -183,6 +197,38 @@ def test_a_folder_of_triples_says_how_to_draw_queries(tmp_path, monkeypatch, cap
     (tmp_path / "train.txt").write_text("a\tr\tb\n")
     code, err = exit_of(monkeypatch, capsys, f"--data_dir={tmp_path}")
     assert code == 2 and f"python -m experiments.sample_queries --triples={tmp_path}" in err
+
+
+def test_structures_without_an_answer_left_are_not_trained(folder, tmp_path, monkeypatch):
+    config = quick(folder, tmp_path, noise="triple", eta=1.0, base="gqe")
+    loaded = reasoning_data.load(config)
+    names = tuple(name for name in loaded.data.train if "n" not in name)
+    whole = reasoning_data.training(config, loaded, names, 0).queries
+    real = reasoning_data.answered
+
+    def barren(graph, name, tokens, kept="1p"):
+        found = real(graph, name, tokens)
+        return found if name == kept else found._replace(tokens=found.tokens[:0])
+
+    monkeypatch.setattr(reasoning_data, "answered", barren)
+    assert set(reasoning_data.training(config, loaded, names, 0).queries) == {"1p"} < set(whole)
+    reasoning.main(dataclasses.replace(config, references=False, steps=2))  # IndexError, were they there
+    monkeypatch.setattr(reasoning_data, "answered", functools.partial(barren, kept=""))
+    with pytest.raises(ValueError, match="--eta: found 1.0, which leaves no training query of"):
+        reasoning_data.training(config, loaded, names, 0)
+
+
+def test_other_answers_are_other_data(folder, tmp_path):
+    loaded = reasoning_data.load(quick(folder, tmp_path))
+    assert loaded.digest == reasoning_data.load(quick(folder, tmp_path)).digest
+    data = read_queries(next(folder.glob("*.npz")))
+    hard = data.train["1p"].hard
+    idx, only = hard.idx.copy(), hard.ptr[np.flatnonzero(np.diff(hard.ptr) == 1)[0]]
+    idx[only] = (idx[only] + 1) % len(data.entities)
+    other = data.train["1p"]._replace(hard=hard._replace(idx=idx))
+    (tmp_path / "other").mkdir()
+    write_queries(tmp_path / "other" / "queries.npz", data._replace(train=data.train | {"1p": other}))
+    assert reasoning_data.load(quick(tmp_path / "other", tmp_path)).digest != loaded.digest
 
 
 def test_a_query_becomes_a_graph():
