@@ -137,6 +137,7 @@ class N2(nn.Module):
         """States and messages before the first step, and the layout of the nodes."""
         blocks, adjacency = blocks_of(graph, size=self.block), symmetric(graph)
         x = jnp.asarray(graph.nodes)
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))  # sums of edges are none
         x = x if graph.edges is None else jnp.concatenate([x, edge_sums(graph).astype(x.dtype)], -1)
         x, mask = blocks.spread(x), blocks.mask.astype(x.dtype)
         slots = blocks.spread(adjacency.loops[:, None]).reshape(-1)

@@ -155,6 +155,13 @@ def test_edge_attributes_reach_the_outputs():
     assert np.abs(run(NODE, batch_of(graph)) - run(NODE, batch_of(changed)))[:5].max() > 1e-5
 
 
+def test_integer_features_give_what_they_give_as_floats():
+    graph = random_graph(0, attributes=2)
+    whole = np.round(3 * graph.nodes)
+    found, expected = (run(NODE, batch_of(graph._replace(nodes=whole.astype(kind)))) for kind in (np.int32, np.float32))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_official_names_go_both_ways():
     for module, level in ((NODE, "node"), (GRAPH, "graph")):
         params = started(module)
