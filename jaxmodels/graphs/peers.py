@@ -101,6 +101,8 @@ class Peer(nn.Module):
                 raise ValueError(f"{name}: found '{value}', expected one of {', '.join(known)}{nearest(value, known)}")
         if self.depth < 1:
             raise ValueError(f"depth: found {self.depth}, expected at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
         if self.kind == "gat" and self.width % self.heads:
             raise ValueError(f"width: found {self.width}, expected a multiple of heads = {self.heads}")
         if self.residual and self.level == "graph":

@@ -97,6 +97,8 @@ def test_options_of_a_peer(options):
         (dict(kind="gcm"), "did you mean 'gcn'"),
         (dict(kind="gat", width=9), "width: found 9"),
         (dict(kind="gcn", depth=0), "depth: found 0"),
+        (dict(kind="gin", dropout=1.0), "dropout: found 1.0, expected 0 <= dropout < 1"),
+        (dict(kind="mlp", dropout=-0.1), "dropout: found -0.1"),
         (dict(kind="gcn", residual=True, level="graph"), "residual"),
         (dict(kind="gcn", pool="max"), "pool: found 'max'"),
     ],
