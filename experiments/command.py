@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from experiments import running
 from jaxmodels.training.compilation import keep_compiled
 from jaxmodels.training.fit import Interrupted, NonFinite
 from jaxmodels.training.memory import reuse_freed_memory
@@ -36,7 +37,9 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     reuse_freed_memory()
     keep_compiled()
     try:
-        main(parse(config, description, argv))
+        given = parse(config, description, argv)
+        running.check(given)
+        main(given)
     except Interrupted as stop:
         _say(f"Interrupted after step {stop.step}.")
         if stop.saved:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -73,6 +74,14 @@ class Setup(NamedTuple, Generic[Data]):
     console: Console
     clocks: list[Clock]
     mesh: jax.sharding.Mesh | None = None
+
+
+def check(config: Any) -> None:
+    """Raises a ValueError for a learning rate that no command can use, where it has the flag (one or several)."""
+    given = getattr(config, "learning_rate", None)
+    for rate in given if isinstance(given, tuple) else (given,):
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"--learning_rate: found {rate:g}, expected a positive number")
 
 
 def seeds(config: Any) -> tuple[int, ...]:

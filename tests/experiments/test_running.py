@@ -1,20 +1,21 @@
 """Flags that every experiment shares say where to run, and change no run's name."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import graphs, outliers, reasoning, recommendation, vtab
+from experiments import command, graphs, outliers, reasoning, recommendation, vtab
 from experiments.running import Running, content, fingerprint, fit_options, mesh_of, place_of
 
 COMMANDS = (graphs, outliers, reasoning, recommendation, vtab)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_them_after_its_own(command):
-    names = [field.name for field in dataclasses.fields(command.Config)]
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_has_them_after_its_own(module):
+    names = [field.name for field in dataclasses.fields(module.Config)]
     shared = [field.name for field in dataclasses.fields(Running)]
     assert names[0] == "method" and names[-len(shared) :] == shared
 
@@ -44,3 +45,20 @@ def test_data_are_told_apart_by_what_they_hold():
     others = [{"a": np.arange(3.0)}, {"a": np.array([0, 1, 3])}, {"a": np.arange(3)[:, None]}, {"c": np.arange(3)}]
     assert len({content(each | {"b": [None, "x"]}) for each in others} | {content(one)}) == 5
     assert len({content(one | {"b": b}) for b in ([None, "x"], ["x"], [None, "y"], [None, "x", ""])}) == 4
+
+
+def refused(monkeypatch, capsys, module, *argv):
+    """Standard error of a command line that is refused before its main function begins."""
+    monkeypatch.setattr(sys, "argv", ["experiment", *argv])
+    with pytest.raises(SystemExit) as stop:
+        command.run(lambda config: pytest.fail("began"), module.Config, "", "experiments.any")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1, error
+    return error
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+@pytest.mark.parametrize("rate", ["-1", "0", "nan"])
+def test_no_command_takes_a_learning_rate_that_cannot_learn(module, rate, monkeypatch, capsys):
+    error = refused(monkeypatch, capsys, module, "--learning_rate", rate)
+    assert f"Error: --learning_rate: found {rate}, expected a positive number" in error
