@@ -191,6 +191,7 @@ def splits(config: Config, problem: graph_data.Problem) -> tuple[int, ...]:
         chosen = (-1,)
     if not all(0 <= each < count for each in chosen):
         raise ValueError(f"--split={config.split}: expected all, or numbers from 0 to {count - 1} ({problem.name})")
+    running.once("split", chosen)
     return chosen
 
 

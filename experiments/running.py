@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -77,11 +77,22 @@ class Setup(NamedTuple, Generic[Data]):
 
 
 def check(config: Any) -> None:
-    """Raises a ValueError for a learning rate that no command can use, where it has the flag (one or several)."""
+    """Raises a ValueError for values that no command can use, of flags that most have.
+
+    A seed given twice is one: its runs are equal, and their deviation would be too small.
+    """
     given = getattr(config, "learning_rate", None)
     for rate in given if isinstance(given, tuple) else (given,):
         if rate is not None and not 0 < rate < math.inf:
             raise ValueError(f"--learning_rate: found {rate:g}, expected a positive number")
+    once("seeds", getattr(config, "seeds", ()))
+
+
+def once(flag: str, values: Sequence[int]) -> None:
+    """Raises a ValueError for a value of a flag that is given twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"--{flag}: found {value} twice, expected different ones")
 
 
 def seeds(config: Any) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ def error_of(monkeypatch, capsys, *argv):
         (("--epochs=0",), "Error: --epochs: found 0, expected at least 1"),
         (("--learning_rate_decay=1.5",), "Error: --learning_rate_decay: found 1.5, expected 0 < decay <= 1"),
         (("--split=11",), "Error: --split=11: expected all, or numbers from 0 to 9 (digits)"),
+        (("--split=0,1,0",), "Error: --split: found 0 twice, expected different ones"),
         (("--split=a",), "Error: --split=a: expected all, or numbers"),
         (("--method=gcn", "--pieces=3"), "Error: --pieces: --method=gcn has no such option; it takes --layers"),
         (("--recipe=paper",), "Error: --recipe=paper: Table S6 has no data set 'digits'"),

@@ -62,3 +62,9 @@ def refused(monkeypatch, capsys, module, *argv):
 def test_no_command_takes_a_learning_rate_that_cannot_learn(module, rate, monkeypatch, capsys):
     error = refused(monkeypatch, capsys, module, "--learning_rate", rate)
     assert f"Error: --learning_rate: found {rate}, expected a positive number" in error
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_no_command_takes_a_seed_twice(module, monkeypatch, capsys):
+    error = refused(monkeypatch, capsys, module, "--seeds", "3", "0", "3")
+    assert "Error: --seeds: found 3 twice, expected different ones" in error
