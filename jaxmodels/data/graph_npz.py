@@ -35,6 +35,8 @@ def heterophilous(file: Path | str, *, undirected: bool = True) -> NodeData:
         raise ValueError(
             f"{file}: expected node_features (N, d) and integer edges (E, 2), found {x.shape} and {edges.shape}"
         )
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{file}: node_features: found {x.dtype}, expected real numbers")
     labels, num_classes = checked_classes(found["node_labels"], len(x), str(file))
     masks = [found[name] for name in MASKS]
     if len({mask.shape for mask in masks}) != 1 or masks[0].ndim != 2 or not len(masks[0]):

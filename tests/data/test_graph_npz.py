@@ -42,6 +42,8 @@ def test_a_heterophilous_graph_has_both_directions_and_all_splits(tmp_path):
         ({"edges": np.array([[0.0, 1]])}, "integer edges"),
         ({"node_features": np.where(X == 7, np.nan, X)}, "features of row 3 hold NaN"),
         ({"node_features": X[0]}, r"expected node_features \(N, d\)"),
+        ({"node_features": X.astype(str)}, "node_features: found <U32, expected real numbers"),
+        ({"node_features": X.astype(complex)}, "node_features: found complex128, expected real numbers"),
         ({"node_labels": np.array([0, 1, 1, 0])}, "integer labels"),
         ({"val_masks": MASKS[[0, 1]]}, "split 0: train and val share 1 indices, the first is 0"),
         ({"val_masks": MASKS[[1]]}, r"expected masks \(splits, 5\)"),
