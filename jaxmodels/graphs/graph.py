@@ -35,7 +35,7 @@ def make_graph(nodes: Any, senders: Any, receivers: Any, *, edges: Any = None) -
         An unpadded `GraphsTuple` of NumPy arrays.
 
     Raises:
-        ValueError: an index outside the nodes, NaN among the features, or shapes that disagree.
+        ValueError: an index outside the nodes, NaN or infinity among the features, or shapes that disagree.
 
     >>> graph = make_graph(np.ones((3, 2)), senders=[0, 1], receivers=[1, 2])
     >>> graph.n_node, graph.n_edge
@@ -50,8 +50,8 @@ def make_graph(nodes: Any, senders: Any, receivers: Any, *, edges: Any = None) -
         edges = np.asarray(edges)
         if edges.ndim != 2 or edges.shape[0] != senders.size:
             raise ValueError(f"edges: found the shape {edges.shape}, expected ({senders.size}, d_e), one row per edge")
-        _no_nan(edges, "edges")
-    _no_nan(nodes["x"] if isinstance(nodes, dict) and "x" in nodes else nodes, "nodes")
+        _finite(edges, "edges")
+    _finite(nodes["x"] if isinstance(nodes, dict) and "x" in nodes else nodes, "nodes")
     sizes = np.array([count], np.int32), np.array([senders.size], np.int32)
     return GraphsTuple(nodes, edges, receivers, senders, None, *sizes)
 
@@ -175,10 +175,12 @@ def _indices(array: Any, name: str, count: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _no_nan(tree: Any, name: str) -> None:
+def _finite(tree: Any, name: str) -> None:
     for leaf in jax.tree.leaves(tree):
-        if leaf.dtype.kind == "f" and np.isnan(leaf).any():
-            raise ValueError(f"{name}: found NaN in row {int(np.argwhere(np.isnan(leaf))[0][0])}, expected numbers")
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            at = tuple(np.argwhere(~np.isfinite(leaf))[0])
+            found = "NaN" if np.isnan(leaf[at]) else "infinity"
+            raise ValueError(f"{name}: found {found} in row {int(at[0])}, expected numbers")
 
 
 def _same_features(graphs: Sequence[GraphsTuple]) -> None:

@@ -20,6 +20,8 @@ from tests.graphs.tiny import batch_of, random_graph
         (np.ones((3, 2)), [0.5], [1], None, "senders: found float64"),
         (np.ones((0, 2)), [0], [0], None, "there are 0 nodes"),
         (np.array([[1.0], [np.nan]]), [0], [1], None, "nodes: found NaN in row 1"),
+        (np.array([[1.0], [2.0], [-np.inf]]), [0], [1], None, "nodes: found infinity in row 2, expected numbers"),
+        (np.ones((3, 2)), [0], [1], np.array([[np.inf]]), "edges: found infinity in row 0"),
         (np.ones((3, 2)), [0], [1], np.ones((2, 1)), "edges: found the shape"),
         (np.ones((3, 2)), [0], [1], np.array([[np.nan]]), "edges: found NaN in row 0"),
         (np.ones(3), [0], [1], None, "nodes: found the shapes"),
