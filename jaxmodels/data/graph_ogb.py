@@ -22,7 +22,9 @@ from jaxmodels.data.graph_checks import (
 from jaxmodels.data.graph_files import GraphData, NodeData, Split
 from jaxmodels.data.tables import table
 
-METRICS = ("accuracy", "roc_auc", "average_precision", "mae")
+OF_CLASSES = ("accuracy",)  # metrics of one column of classes
+OF_TASKS = ("roc_auc", "average_precision")  # of columns of 0 and 1
+METRICS = (*OF_CLASSES, *OF_TASKS, "mae")
 
 
 def ogb_nodes(
@@ -38,12 +40,14 @@ def ogb_nodes(
         categorical: features are category numbers, kept as int32; else float32.
 
     Returns:
-        the graph, features from `node-feat`, else the one-hot species; self loops stay. One column of whole numbers is
-        (N,) classes; several columns, unknown values or targets of 'mae' are (N, T) tasks.
+        the graph, features from `node-feat`, else the one-hot species; self loops stay. Targets of 'mae' are (N, T)
+        numbers. Otherwise one column is (N,) classes; several are (N, T) tasks of 0 and 1, and so is one with rows that
+        are unlabelled (empty or NaN, as everywhere in OGB) where the metric is one of 0 and 1.
 
     Raises:
         ValueError: a missing file, a line that is no row of it (named), numbers of rows that do not fit, an edge to no
-            node, features that are not finite, parts of the split that overlap.
+            node, features that are not finite, a label that is none (its row is named), parts of the split that
+            overlap.
     """
     raw = _Raw.read(Path(folder), metric, "node-label", categorical, reverse)
     if len(raw.ends) != 1:
@@ -148,12 +152,23 @@ def _features(raw: Path, name: str, kind: type, rows: int) -> np.ndarray:
 
 def _labels(raw: Path, name: str, rows: int, metric: str) -> tuple[np.ndarray, int]:
     values = _table(raw, name, np.float64, rows, None, blank_is_nan=True)
-    whole = np.isfinite(values).all() and (values == np.floor(values)).all() and values.min() >= 0
-    if values.shape[1] == 1 and whole and metric != "mae":
+    file, unknown, one = _file(raw, name), np.isnan(values), values.shape[1] == 1
+    if metric == "mae":
+        _refuse(values, np.isinf(values), file, "a number or nothing")
+        return values.astype(np.float32), values.shape[1]
+    whole = np.isfinite(values) & (values >= 0) & (values == np.floor(values))
+    if one and (whole.all() or metric in OF_CLASSES):
+        _refuse(values, ~whole, file, "a class (0, 1, 2, ...)")
         return values[:, 0].astype(np.int32), int(values.max()) + 1
-    if np.isinf(values).any():
-        raise ValueError(f"{_file(raw, name)}: row {np.argwhere(np.isinf(values))[0, 0]} holds infinity")
+    _refuse(values, ~(unknown | (values == 0) | (values == 1)), file, "0, 1 or nothing (unlabelled)")
     return values.astype(np.float32), values.shape[1]
+
+
+def _refuse(values: np.ndarray, wrong: np.ndarray, file: Path, expected: str) -> None:
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        found = "nothing" if np.isnan(values[row, column]) else f"{values[row, column]:g}"
+        raise ValueError(f"{file}: row {row} holds {found}, expected {expected}")
 
 
 def _split(folder: Path, name: str | None, num: int) -> Split:

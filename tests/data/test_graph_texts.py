@@ -188,7 +188,7 @@ def test_ogb_tables_become_a_graph_of_nodes(tmp_path):
         ("raw/node-feat.csv.gz", "1,2\n" * 5 + "1,nan\n", "node-feat.csv.gz: features of row 5 hold NaN"),
         ("raw/node-feat.csv.gz", "1,2\n" * 5 + "1\n", "node-feat.csv.gz:6: expected 2 numbers, found '1'"),
         ("raw/node-feat.csv.gz", None, "expected node-feat.csv.gz or node-feat.csv"),
-        ("raw/graph-label.csv.gz", "1\ninf\n0\n", "graph-label.csv.gz: row 1 holds infinity"),
+        ("raw/graph-label.csv.gz", "1\ninf\n0\n", "graph-label.csv.gz: row 1 holds inf, expected 0, 1 or nothing"),
         ("split/scaffold/test.csv.gz", "1\n", "scaffold: val and test share 1 indices"),
     ],
 )
@@ -197,6 +197,33 @@ def test_ogb_tables_that_do_not_fit_are_refused(tmp_path, name, text, complaint)
     with pytest.raises(ValueError, match=complaint) as error:
         ogb_graphs(folder, metric="roc_auc", reverse=True)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "metric, text, complaint",
+    [
+        ("accuracy", "2\n0\n-1\n3\n", "row 2 holds -1, expected a class"),
+        ("accuracy", "2\nnan\n0\n3\n", "row 1 holds nothing, expected a class"),
+        ("accuracy", "0\n1\n1\n0.5\n", "row 3 holds 0.5, expected a class"),
+        ("accuracy", "0\n1\nnan\n0\n", "row 2 holds nothing, expected a class"),
+        ("roc_auc", "0\nnan\n7\n1\n", "row 2 holds 7, expected 0, 1 or nothing"),
+        ("roc_auc", "0\n1\n1\n-1\n", "row 3 holds -1, expected 0, 1 or nothing"),
+        ("average_precision", "0,1\n1,7\n1,\n,\n", "row 1 holds 7, expected 0, 1 or nothing"),
+        ("accuracy", "0,1\n1,1\n-1,\n,\n", "row 2 holds -1, expected 0, 1 or nothing"),
+        ("mae", "0.5\n1\n1\ninf\n", "row 3 holds inf, expected a number or nothing"),
+    ],
+)
+def test_a_label_that_is_none_is_named_by_file_and_row(tmp_path, metric, text, complaint):
+    folder = ogb_files(tmp_path / "ogbn_mini", OGB_NODES, **{"raw/node-label.csv": text})
+    with pytest.raises(ValueError, match=f"node-label.csv: {complaint}"):
+        ogb_nodes(folder, metric=metric, reverse=False)
+
+
+def test_unlabelled_rows_of_a_column_of_0_and_1_are_a_task(tmp_path):
+    folder = ogb_files(tmp_path / "ogbn_mini", OGB_NODES, **{"raw/node-label.csv": "0\n1\nnan\n1\n"})
+    data = ogb_nodes(folder, metric="roc_auc", reverse=False)
+    np.testing.assert_array_equal(data.labels, np.float32([[0], [1], [np.nan], [1]]))
+    assert data.num_classes == 1
 
 
 def test_one_graph_is_expected_of_a_node_level_set(tmp_path):
