@@ -1,5 +1,6 @@
 """Model selection while training on graphs: what counts, which epoch is reported, when to stop."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,41 @@ import numpy as np
 from experiments.best_params import read_best, write_best
 from experiments.graph_data import Problem
 from jaxmodels.data.graph_files import Split
+from jaxmodels.data.graph_ogb import OF_CLASSES, OF_TASKS
 from jaxmodels.graphs import metrics
 from jaxmodels.training.metrics import read_metrics
 
 SCORES: dict[str, Callable[..., float]] = {
     "accuracy": metrics.accuracy,
+    "f1": metrics.f1,
+    "f1_micro": functools.partial(metrics.f1, average="micro"),
     "roc_auc": metrics.roc_auc,
     "average_precision": metrics.average_precision,
+    "average_precision_micro": functools.partial(metrics.average_precision, average="micro"),
     "mae": lambda labels, outputs: loss_of("regression", np.asarray(labels), np.asarray(outputs)),
 }
 LESS_IS_BETTER = ("mae",)
+
+
+def reported_by(problem: Problem, metric: str) -> Problem:
+    """The problem, reported by a metric; by its own for ''.
+
+    Raises:
+        ValueError: the metric does not fit the labels.
+    """
+    name, labels = metric or problem.metric, problem.labels
+    fitting: tuple[str, ...]
+    if problem.task == "single" and problem.outputs == 2:
+        found, fitting = "classes 0 and 1", (*OF_CLASSES, *OF_TASKS)
+    elif problem.task == "single":
+        found, fitting = f"classes 0 to {problem.outputs - 1} (the last in row {labels.argmax()})", OF_CLASSES
+    elif problem.task == "multilabel" or np.isin(labels[~np.isnan(labels)], (0, 1)).all():
+        found, fitting = f"{problem.outputs} column{'s' * (problem.outputs > 1)} of 0 and 1", OF_TASKS
+    else:
+        found, fitting = "numbers", ("mae",)
+    if name not in fitting:
+        raise ValueError(f"--metric={name}: found {found} as labels of {problem.name}, expected {' or '.join(fitting)}")
+    return problem._replace(metric=name)
 
 
 def loss_of(task: str, labels: np.ndarray, outputs: np.ndarray) -> float:

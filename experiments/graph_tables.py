@@ -23,8 +23,11 @@ from jaxmodels.training.results import mean_and_deviation
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # method -> one result row per split and seed
 METRICS = {
     "accuracy": "accuracy, %",
+    "f1": "macro F1, %",
+    "f1_micro": "micro F1, %",
     "roc_auc": "ROC-AUC, %",
     "average_precision": "average precision, %",
+    "average_precision_micro": "micro average precision, %",
     "mae": "MAE",
 }
 

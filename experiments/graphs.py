@@ -18,10 +18,11 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments import command, graph_data, graph_planning, graph_runs, graph_tables, running, tables
+from experiments import command, graph_data, graph_judging, graph_planning, graph_runs, graph_tables, running, tables
 from experiments.graph_methods import METHODS
 from experiments.running import Running
 from jaxmodels.graphs.graph_method import KINDS
+from jaxmodels.rules import nearest
 from jaxmodels.training import processes
 
 Part = Literal["adaptation", "local", "exchange", "messages"]
@@ -77,7 +78,10 @@ class Flags:
     normalise: Literal["auto", "rows", "none"] = "auto"
     """Divide features by the sum of their node; auto does so for citation graphs."""
     metric: str = ""
-    """Of OGB folders that are not known by name: accuracy, roc_auc, average_precision or mae."""
+    """By which networks are reported, of those that fit the labels. Classes: accuracy, f1 (mean over classes), f1_micro
+    (over rows). Two classes, or tasks of 0 and 1: roc_auc, average_precision (mean over tasks), average_precision_micro
+    (over all entries). Numbers of OGB folders: mae. Empty takes the data set's own, accuracy for OGB folders that are
+    not known by name."""
     citation_splits: Literal["public", "geom-gcn"] = "public"
     """Splits of Planetoid data sets."""
     undirected: bool = True
@@ -166,7 +170,7 @@ def main(config: Config) -> None:
 
 def load(config: Config) -> graph_data.Problem:
     """The problem that the flags name, its features normalised as they say."""
-    problem = graph_data.load(config)
+    problem = graph_judging.reported_by(graph_data.load(config), config.metric)
     citation = problem.name in ("cora", "citeseer", "pubmed")
     if config.normalise == "rows" or (config.normalise == "auto" and citation):
         problem = problem._replace(
@@ -202,6 +206,9 @@ def check(config: Config) -> None:
         value: Any = getattr(config, flag)
         if value is not None and value < 1:
             raise ValueError(f"--{flag}: found {value}, expected at least 1")
+    if config.metric and config.metric not in graph_judging.SCORES:
+        known = f"{', '.join(graph_judging.SCORES)}{nearest(config.metric, graph_judging.SCORES)}"
+        raise ValueError(f"--metric: found '{config.metric}', expected one of {known}")
     if not 0 < config.learning_rate_decay <= 1:
         raise ValueError(f"--learning_rate_decay: found {config.learning_rate_decay}, expected 0 < decay <= 1")
 

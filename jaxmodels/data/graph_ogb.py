@@ -22,8 +22,8 @@ from jaxmodels.data.graph_checks import (
 from jaxmodels.data.graph_files import GraphData, NodeData, Split
 from jaxmodels.data.tables import table
 
-OF_CLASSES = ("accuracy",)  # metrics of one column of classes
-OF_TASKS = ("roc_auc", "average_precision")  # of columns of 0 and 1
+OF_CLASSES = ("accuracy", "f1", "f1_micro")  # metrics of one column of classes
+OF_TASKS = ("roc_auc", "average_precision", "average_precision_micro")  # of columns of 0 and 1
 METRICS = (*OF_CLASSES, *OF_TASKS, "mae")
 
 
@@ -34,7 +34,7 @@ def ogb_nodes(
 
     Args:
         folder: e.g. `ogbn_arxiv`, with `raw` and `split`.
-        metric: 'accuracy', 'roc_auc', 'average_precision' or 'mae', by which it is reported.
+        metric: by which it is reported, one of `METRICS`; it says what the labels are, see below.
         reverse: add the reverse of every edge, as OGB does for undirected sets (ogbn-proteins: yes, ogbn-arxiv: no).
         split: name of the folder below `split`; None takes the only one.
         categorical: features are category numbers, kept as int32; else float32.

@@ -25,6 +25,7 @@ from jaxmodels.training.fit import Interrupted
 from jaxmodels.training.metrics import read_metrics
 from jaxmodels.training.results import read_results
 from jaxmodels.weights.files import read_arrays
+from tests.data.graph_folders import OGB_NODES, ogb_files
 from tests.experiments.graph_sets import graph_set, node_set
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -41,6 +42,35 @@ def folder(tmp_path_factory):
 def run(workdir, folder, **flags):
     graphs.main(dataclasses.replace(QUICK, workdir=workdir, **(dict(dataset="tiny", data_dir=folder) | flags)))
     return read_results(workdir / "results.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("metric", "classes", "shown"),
+    [
+        ("", 2, "ROC-AUC"),
+        ("accuracy", 2, "accuracy"),
+        ("average_precision", 2, "average precision"),
+        ("f1", 3, "macro F1"),
+        ("f1_micro", 3, "micro F1"),
+    ],
+)
+def test_the_metric_that_is_asked_for_is_reported(metric, classes, shown, tmp_path, capsys):
+    (row,) = run(tmp_path, node_set(tmp_path / "data", classes=classes), metric=metric, epochs=1)
+    assert row["metric"] == (metric or "roc_auc") and f"tiny: {shown}, %" in capsys.readouterr().out
+    assert 0 <= row["test"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels"), [("average_precision_micro", lambda i: f"{i % 2},{i // 2 % 2}"), ("mae", lambda i: i / 10)]
+)
+def test_folders_of_ogb_hold_tasks_or_numbers(metric, labels, tmp_path):
+    text = "".join(f"{labels(i)}\n" for i in range(12))
+    sizes = {"raw/num-node-list.csv": "12\n", "raw/node-feat.csv": "0.5,1\n1.5,0\n" * 6, "raw/node-label.csv": text}
+    parts = {f"split/time/{part}.csv": f"{i}\n{i + 1}\n{i + 2}\n{i + 3}\n" for i, part in ((0, "train"), (4, "valid"),
+             (8, "test"))}  # fmt: skip
+    place = ogb_files(tmp_path / "mini", OGB_NODES, **sizes, **parts)
+    (row,) = run(tmp_path, place, dataset="", metric=metric, epochs=1)
+    assert row["metric"] == metric and np.isfinite(row["test"])
 
 
 def rows_of(workdir, row):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import command, graphs
+from tests.data.graph_folders import OGB_NODES, ogb_files
 from tests.experiments.graph_sets import graph_set, node_set
 
 
@@ -27,6 +28,8 @@ def error_of(monkeypatch, capsys, *argv):
         (("--dataset=cora", "--data_dir=/nowhere"), "Error: --data_dir: /nowhere: no such folder"),
         (("--epochs=0",), "Error: --epochs: found 0, expected at least 1"),
         (("--learning_rate_decay=1.5",), "Error: --learning_rate_decay: found 1.5, expected 0 < decay <= 1"),
+        (("--metric=auc",), "Error: --metric: found 'auc', expected one of accuracy, f1, f1_micro, roc_auc, average_"),
+        (("--metric=mae",), "Error: --metric=mae: found classes 0 to 9 (the last in row 9) as labels of digits"),
         (("--split=11",), "Error: --split=11: expected all, or numbers from 0 to 9 (digits)"),
         (("--split=0,1,0",), "Error: --split: found 0 twice, expected different ones"),
         (("--split=a",), "Error: --split=a: expected all, or numbers"),
@@ -70,6 +73,23 @@ def overlapping():
 def test_wrong_files(changes, message, tmp_path, monkeypatch, capsys):
     folder = node_set(tmp_path / "data", **changes)
     error = error_of(monkeypatch, capsys, f"--data_dir={folder}", "--dataset=tiny", f"--workdir={tmp_path}/run")
+    assert message in error and error.count("\n") == 1, error
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "message"),
+    [
+        ("", "0,1\n1,\n,1\n0,0\n", "--metric=accuracy: found 2 columns of 0 and 1 as labels of mini, expected"),
+        ("f1", "0,1\n1,\n,1\n0,0\n", "--metric=f1: found 2 columns of 0 and 1 as"),
+        ("roc_auc", "0\n1\n2\n0\n", "--metric=roc_auc: found classes 0 to 2 (the last in row 2) as"),
+        ("average_precision_micro", "0\n1\n2\n0\n", "--metric=average_precision_micro: found classes 0 to 2"),
+        ("mae", "0\n1\nnan\n0\n", "--metric=mae: found 1 column of 0 and 1 as labels of mini, expected roc_auc or"),
+        ("accuracy", "0\n1\n-1\n0\n", "node-label.csv: row 2 holds -1, expected a class (0, 1, 2, ...)"),
+    ],
+)
+def test_a_metric_that_does_not_fit_the_labels(metric, labels, message, tmp_path, monkeypatch, capsys):
+    folder = ogb_files(tmp_path / "mini", OGB_NODES, **{"raw/node-label.csv": labels})
+    error = error_of(monkeypatch, capsys, f"--data_dir={folder}", f"--metric={metric}", f"--workdir={tmp_path}/run")
     assert message in error and error.count("\n") == 1, error
 
 
