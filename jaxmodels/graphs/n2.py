@@ -65,11 +65,11 @@ class N2(nn.Module):
         block: nodes per block of a batch of several graphs, see `jaxmodels.graphs.blocks`.
         adaptation: False: pseudo nodes do not move before the local step, which then carries no query signal.
         local: False: the adjacency is the identity.
-        exchange: False: no global message passing.
+        exchange: False: no global message passing; for graphs not together with adaptation=False.
         messages: False: states are passed instead of messages (our reading of "w/o messages": no messages exist,
             and h = A [I, Q]).
         dense: True: no pseudo nodes; nodes answer each other in linear order, C = linear(psi(Qh, Qh) h / n), and a
-            graph is read from the mean of its node states (our reading).
+            graph is read from the mean of its node states (our reading). Not with adaptation or exchange False.
         pathway: 'proximity', 'attention' (softmax of the unclipped psi) or 'uniform'.
     """
 
@@ -190,3 +190,11 @@ class N2(nn.Module):
             raise ValueError(f"linear_order: found the pathway '{self.pathway}', expected 'proximity', which has one")
         if self.dense and self.pathway == "attention":
             raise ValueError("dense: found the pathway 'attention', expected one that needs no n x n matrix")
+        left = [name for name in ("adaptation", "exchange") if not getattr(self, name)]
+        if self.dense and left:
+            raise ValueError(f"dense: found {left[0]}=False, expected True: it is of pseudo nodes, which are not there")
+        if self.level == "graph" and len(left) == 2:
+            raise ValueError(
+                "exchange: found adaptation=False and exchange=False, expected one of them for graphs: these are read "
+                "from pseudo nodes, which then see no node"
+            )

@@ -187,6 +187,9 @@ def test_official_names_go_both_ways():
         (dict(class_pieces=3), "class_pieces: found 3"),
         (dict(linear_order=True, pathway="uniform"), "linear_order"),
         (dict(dense=True, pathway="attention"), "dense"),
+        (dict(dense=True, adaptation=False), "dense: found adaptation=False, expected True"),
+        (dict(dense=True, exchange=False), "dense: found exchange=False, expected True"),
+        (dict(level="graph", adaptation=False, exchange=False), "exchange: found adaptation=False and exchange=False"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
