@@ -20,7 +20,7 @@ class Adjacency(NamedTuple):
         senders: (E,).
         receivers: (E,).
         weights: (E,), one per edge.
-        loops: (N,), weight of each node's added self loop; 0 where the graph already has one.
+        loops: (N,), weight of each node's added self loop; 0 where the entries already hold one.
     """
 
     senders: Int[Array, "e"]
@@ -41,14 +41,24 @@ def missing_loops(graph: GraphsTuple) -> Float[Array, "n"]:
     return (jax.ops.segment_sum(own, graph.receivers, rows) == 0).astype(own.dtype)
 
 
-def symmetric(graph: GraphsTuple) -> Adjacency:
-    """D^-1/2 (A + missing loops) D^-1/2 (Kipf and Welling 2017, arXiv 1609.02907), D the degrees of the receivers."""
-    loops = missing_loops(graph)
-    ones = jnp.ones(graph.receivers.shape, loops.dtype)
-    degree = jax.ops.segment_sum(ones, graph.receivers, loops.shape[0]) + loops
+def symmetric(graph: GraphsTuple, *, one_loop: bool = False) -> Adjacency:
+    """D^-1/2 (A + missing loops) D^-1/2 (Kipf and Welling 2017, arXiv 1609.02907), D the degrees of the receivers.
+
+    Args:
+        graph: padded or not.
+        one_loop: a node has one loop however often it is listed, as in PyG's GCNConv; else loops count each time, as
+            other duplicate edges always do.
+    """
+    if one_loop:
+        loops = jnp.ones(jax.tree.leaves(graph.nodes)[0].shape[0], jnp.result_type(float))
+        counted = (graph.senders != graph.receivers).astype(loops.dtype)
+    else:
+        loops = missing_loops(graph)
+        counted = jnp.ones(graph.receivers.shape, loops.dtype)
+    degree = jax.ops.segment_sum(counted, graph.receivers, loops.shape[0]) + loops
     # A node without edges still has its loop, so no degree is 0.
     root = jax.lax.rsqrt(jnp.maximum(degree, 1.0))
-    weights = root[graph.receivers] * root[graph.senders]
+    weights = counted * root[graph.receivers] * root[graph.senders]
     return Adjacency(graph.senders, graph.receivers, weights, loops * root**2)
 
 

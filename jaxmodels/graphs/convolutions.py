@@ -13,7 +13,7 @@ glorot = nn.initializers.glorot_uniform()
 
 
 class GCNConv(nn.Module):
-    """D^-1/2 (A + I) D^-1/2 x W + b (Kipf and Welling 2017, arXiv 1609.02907); existing self loops are kept."""
+    """D^-1/2 (A + I) D^-1/2 x W + b (Kipf and Welling 2017, arXiv 1609.02907); a node has one self loop."""
 
     features: int
 
@@ -22,7 +22,7 @@ class GCNConv(nn.Module):
         """One layer."""
         x = nn.Dense(self.features, use_bias=False, kernel_init=glorot, name="linear")(x)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return (symmetric(graph) @ x).astype(x.dtype) + bias[None]
+        return (symmetric(graph, one_loop=True) @ x).astype(x.dtype) + bias[None]
 
 
 class GATConv(nn.Module):

@@ -10,9 +10,11 @@ from jaxmodels.graphs.graph import make_graph
 from jaxmodels.graphs.peers import PEERS, Peer
 from tests.graphs.tiny import batch_of, forward, quick, random_graph, started
 
-# A duplicate edge, a self loop, an isolated node.
+# A duplicate edge, a self loop, one that is listed twice, an isolated node.
 GRAPH = make_graph(
-    np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), [0, 0, 1, 2, 2, 3, 4], [1, 1, 2, 2, 3, 1, 0]
+    np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32),
+    [0, 0, 1, 2, 2, 3, 4, 3, 3],
+    [1, 1, 2, 2, 3, 1, 0, 3, 3],
 )
 
 
