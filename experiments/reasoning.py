@@ -176,9 +176,8 @@ def check(config: Config) -> None:
     for flag in ("steps", "batch_size", "negatives", "dim", "hidden", "layers", "pool_depth"):
         if getattr(config, flag) < 1:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 1")
-    for flag in ("learning_rate", "gamma"):
-        if not 0.0 < getattr(config, flag) < math.inf:
-            raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected above 0")
+    if not 0.0 < config.gamma < math.inf:
+        raise ValueError(f"--gamma: found {config.gamma}, expected above 0")
     for flag in ("pool_fraction", "eta", "q", "mix", "eps"):
         share: float | None = getattr(config, flag)
         if share is not None and not 0.0 <= share <= 1.0:

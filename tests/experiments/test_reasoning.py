@@ -174,7 +174,6 @@ def test_settings_reach_the_objective(folder, tmp_path):
         ),
         (["--adaption=project", "--pool_fraction=0"], "--adaption=project: found --pool_fraction=0"),
         (["--queries=none.npz"], "none.npz"),
-        (["--learning_rate=-1"], "--learning_rate: found -1.0, expected above 0"),
         (["--gamma=nan"], "--gamma: found nan, expected above 0"),
         (["--tau=-1"], "--tau: found -1.0, expected at least 0"),
         (["--pool_depth=0"], "--pool_depth: found 0, expected at least 1"),
