@@ -165,6 +165,8 @@ def check(config: Config) -> None:
         least = 2 if flag == "batch_size" else 1
         if value is not None and min(value if isinstance(value, tuple) else (value,)) < least:
             raise ValueError(f"--{flag}: found {value}, expected at least {least}")
+    weights = "error_weight", "contrast_weight", "neighbour_weight", "spreading_weight", "warmup_peak"
+    running.not_negative(config, weights)
     for flag, value in outlier_data.inject_flags(config).items():
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"--{flag}: found {value}, expected 0 to 1")

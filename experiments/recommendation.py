@@ -12,6 +12,7 @@ trained once and then read from the results file.
 """
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -200,6 +201,10 @@ def check(config: Config) -> None:
     for flag in ("patience", "eval_users", "plan_users", "plan_items"):
         if getattr(config, flag) < 0:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
+    if config.margin is not None and not 0 < config.margin < math.inf:
+        raise ValueError(f"--margin: found {config.margin:g}, expected a positive number")
+    weights = "diversity", "low", "high", "covariance", "distance", "neighbourhood", "tie_users", "tie_items"
+    running.not_negative(config, weights)
     if not config.at or min(config.at) < 1:
         raise ValueError(f"--at: found {' '.join(map(str, config.at)) or 'none'}, expected numbers from 1")
     known = metric_names(config.at)

@@ -81,11 +81,25 @@ def check(config: Any) -> None:
 
     A seed given twice is one: its runs are equal, and their deviation would be too small.
     """
-    given = getattr(config, "learning_rate", None)
-    for rate in given if isinstance(given, tuple) else (given,):
-        if rate is not None and not 0 < rate < math.inf:
+    for rate in _values(config, "learning_rate"):
+        if not 0 < rate < math.inf:
             raise ValueError(f"--learning_rate: found {rate:g}, expected a positive number")
+    not_negative(config, ("weight_decay",))
     once("seeds", getattr(config, "seeds", ()))
+
+
+def not_negative(config: Any, flags: Iterable[str]) -> None:
+    """Raises a ValueError for a flag that is given and neither 0 nor a positive number; unknown ones are none."""
+    for flag in flags:
+        for value in _values(config, flag):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"--{flag}: found {value:g}, expected 0 or a positive number")
+
+
+def _values(config: Any, flag: str) -> tuple[float, ...]:
+    """The numbers of a flag; none of one that a command lacks or that is left open."""
+    given = getattr(config, flag, None)
+    return given if isinstance(given, tuple) else () if given is None else (given,)
 
 
 def once(flag: str, values: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import command, graphs, outliers, reasoning, recommendation, vtab
-from experiments.running import Running, content, fingerprint, fit_options, mesh_of, place_of
+from experiments.running import Running, check, content, fingerprint, fit_options, mesh_of, place_of
 
 COMMANDS = (graphs, outliers, reasoning, recommendation, vtab)
 
@@ -68,3 +68,29 @@ def test_no_command_takes_a_learning_rate_that_cannot_learn(module, rate, monkey
 def test_no_command_takes_a_seed_twice(module, monkeypatch, capsys):
     error = refused(monkeypatch, capsys, module, "--seeds", "3", "0", "3")
     assert "Error: --seeds: found 3 twice, expected different ones" in error
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"),
+    [
+        (graphs, "weight_decay"),
+        (vtab, "weight_decay"),
+        (recommendation, "weight_decay"),
+        *(
+            (recommendation, flag)
+            for flag in ("diversity", "low", "covariance", "distance", "neighbourhood", "tie_items")
+        ),
+        *((outliers, flag) for flag in ("error_weight", "contrast_weight", "neighbour_weight", "warmup_peak")),
+    ],
+)
+def test_weights_are_not_negative(module, flag):
+    for value in (-1.0, float("nan"), float("inf")):
+        config = module.Config(**{flag: (value,) if isinstance(getattr(module.Config(), flag), tuple) else value})
+        with pytest.raises(ValueError, match=f"--{flag}: found {value:g}, expected 0 or a positive number"):
+            check(config)
+            module.check(config)
+
+
+def test_a_margin_is_positive():
+    with pytest.raises(ValueError, match="--margin: found -1, expected a positive number"):
+        recommendation.check(recommendation.Config(margin=-1.0))
