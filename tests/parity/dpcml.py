@@ -26,10 +26,10 @@ from jaxmodels.recommendation.transcf import transcf
 from tests.parity.compare import Quantity, absolute, close, exact, read, under
 
 
-def known_from(dense):
-    """Lists of a matrix of zeros and ones."""
+def known_from(dense, more=0):
+    """Lists of a matrix of zeros and ones, with `more` columns of zeros: a row of ones alone leaves no negative."""
     users, items = np.nonzero(dense)
-    return known_of(users, items, num_users=dense.shape[0], num_items=dense.shape[1])
+    return known_of(users, items, num_users=dense.shape[0], num_items=dense.shape[1] + more)
 
 
 def stepped(method, optimizer):
@@ -123,7 +123,6 @@ def _baseline(case, file, whole):
     params = {ours: jnp.asarray(given[theirs]) for ours, theirs in TABLES.items() if theirs in given}
     dim = params["item"].shape[1]
     sizes = {"dim": dim}
-    most = next(float(whole[key]) for key in whole if key.endswith("/C_max"))
     vectors = params["user"].shape[1] // dim
     optimizer, hold = adagrad(0.05, weight_decay=1e-5), to_sphere
     if case.startswith("cpe"):
@@ -134,6 +133,7 @@ def _baseline(case, file, whole):
         method, hold = transcf(users, items, margin=1.0, **sizes), lambda x: x
     elif case.startswith("crml"):
         in_batch = file["g"].ndim == 1
+        most = float(next(value for key, value in {**file, **whole}.items() if key.split("/")[-1] == "C_max"))
         method = crml(users, items, most=most, in_batch=in_batch, compat=True, **sizes)
         optimizer = coupled_adam(1e-2)
     elif case.startswith("sfcml"):
@@ -143,7 +143,7 @@ def _baseline(case, file, whole):
         goal = Objective(form="nearest" if hard else "mean", low=0.05 if hard else 0.1, high=0.25 if hard else 0.35)
         method = dpcml(users, items, vectors=vectors, norm="none", objective=goal, **sizes)
         optimizer = coupled_adam(1e-3)
-    data = {"known": known_from(interactions), "known_items": known_from(interactions.T)}
+    data = {"known": known_from(interactions), "known_items": known_from(interactions.T, more=1)}
     state = method.init(jax.random.key(0), data)["state"]
     batch = {"user": file["u"]} | ({"positive": file["p"], "negative": file["g"]} if "p" in file else {})
 
@@ -167,7 +167,8 @@ def _baseline(case, file, whole):
         quantities.append(close("covariance", covariance_term(rows), file["cov_loss"], 1e-4))
     for side, ids, known in (("user", "u", data["known"]), ("item", "p", data["known_items"])):
         if f"{side}_cooc" in file:
-            unique, there = distinct(jnp.asarray(file[ids]), jnp.ones(len(file[ids]), bool), len(interactions.T))
+            count = users if side == "user" else items
+            unique, there = distinct(jnp.asarray(file[ids]), jnp.ones(len(file[ids]), bool), count)
             count = int(there.sum())
             quantities.append(exact(f"{side}s of the batch", unique[:count], file[f"{side}s_unique"]))
             shared = co_occurrence(known, unique, there, items if side == "user" else users)
@@ -260,7 +261,7 @@ def check_evaluator(path):
             scores,
             *lists,
             items=train.shape[1],
-            top=max(tops),
+            top=max(tops, default=1),
             chunk=7,
         )
         starts = lists[0][0]

@@ -256,6 +256,8 @@ def _train(file):
         for start in range(0, objects, rows):
             ids = file["perm_per_epoch"][epoch][start : start + rows]
             size = len(ids)
+            if size == 1:  # a last batch of one row is left out
+                continue
             padded = np.pad(ids, (0, rows - size))
             batch = {
                 "rows": padded, "weight": (np.arange(rows) < size).astype(np.float64),
@@ -280,9 +282,8 @@ def _train(file):
             for name, value in values.items():
                 sums.setdefault(name, []).append(value)
         quantities.append(Quantity(f"losses of epoch {epoch}", float(max(sums["calls"])), 1e-5))
-        for count in (refresh, negatives):
+        for found, count in ((state["lists"].near, refresh), (state["lists"].far, negatives)):
             if epoch % count == 0:
-                found = state["lists"].near if count == refresh and not searches % 2 else state["lists"].far
                 quantities += [
                     exact(f"search {searches} v{v + 1}", found[v], file[f"knn_call{searches}/v{v + 1}"]) for v in (0, 1)
                 ]
