@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+import jax
 import tyro
 
 from experiments import running
@@ -31,7 +32,8 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     """Runs an experiment's main function and exits as people expect.
 
     Wrong input is one line on standard error and status 2; a loss that is no number is status 1; Ctrl-C says how to go
-    on and is status 130, SIGTERM (a preemption notice) likewise 143; a plan that does not fit is 3.
+    on and is status 130, SIGTERM (a preemption notice) likewise 143; a plan that does not fit is 3, and so is memory
+    that runs out.
     """
     argv = sys.argv[1:]
     reuse_freed_memory()
@@ -54,6 +56,11 @@ def run(main: Callable[[Any], None], config: type[Any], description: str, module
     except NonFinite as error:
         _say(f"Error: {error}")
         sys.exit(NOT_FINITE)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _say(f"Error: not enough memory: {' '.join(str(error).split())[:200]}")
+        sys.exit(DOES_NOT_FIT)
     except (ValueError, OSError) as error:
         _say(f"Error: {' '.join(str(error).split())}")
         sys.exit(WRONG_INPUT)

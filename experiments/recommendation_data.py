@@ -6,15 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodels.data.interaction_splits import PARTS, read_matrices, split_latest
-from jaxmodels.data.interactions import Divided, Interactions, read_users, split_interactions
+from jaxmodels.data.interactions import Divided, Interactions, Listed, read_users, split_interactions
 from jaxmodels.data.interests import latent_interests
-from jaxmodels.data.ratings import LEAST, Listed, listed, read_ratings
+from jaxmodels.data.ratings import LEAST, listed, read_ratings
 from jaxmodels.rules import nearest
 
 EMBEDDED = "interests"
-PUBLISHED = ("steam-200k", "citeulike-t", "citeulike-a", "ml-100k", "ml-1m", "ml-10m", "ml-20m")
 RAW = ("ml-100k", "ml-1m")  # whose items keep their numbers, as published
-TABLES = ("ratings.dat", "ratings.csv", "u.data")  # MovieLens; a users.dat beside the first describes people
+MOVIELENS = (*RAW, "ml-10m", "ml-20m")  # whose ratings count from 4
+PUBLISHED = ("steam-200k", "citeulike-t", "citeulike-a", *MOVIELENS)
+UNPACKED = {"ml-10m100k": "ml-10m"}  # the folder that GroupLens' archive makes, where it has another name
+TABLES = ("ratings.dat", "ratings.csv", "u.data")  # MovieLens'; a users.dat beside the first describes people
+FILES = (*TABLES, "users.dat")
 ENDINGS = ("csv", "tsv", "txt", "dat", "inter", "csv.gz", "tsv.gz", "txt.gz")
 
 
@@ -58,6 +61,7 @@ def canonical(name: str) -> str:
     def plain(text: str) -> str:
         return text.lower().replace("-", "").replace("_", "")
 
+    name = UNPACKED.get(name.lower(), name)
     return next((known for known in (EMBEDDED, *PUBLISHED) if plain(known) == plain(name)), name)
 
 
@@ -88,19 +92,21 @@ def load(config: Any) -> Loaded:
         place = file.parent / "split" if (file.parent / "split").is_dir() else file.parent
         parts = read_matrices(place)
         return Loaded(name, f"{place}, divided as its matrices say", parts)
-    found = _read(config, name, file)
-    raw = (found.users, found.items) if isinstance(found, Listed) else (None, None)
-    data, times = (found.data, found.times) if isinstance(found, Listed) else (found, None)
-    return _divided(config, Loaded(name, str(file), Divided(*3 * (data,)), *raw), data, times)
+    found, counted = _read(config, name, file)
+    about = f"{file}{counted}"
+    loaded = Loaded(name, about, Divided(*3 * (found.data,)), found.users, found.items)
+    return _divided(config, loaded, found.data, found.times)
 
 
 def _file(folder: Path, dataset: str) -> tuple[str, Path]:
     """The name of the data set and the file that holds it."""
     if folder.is_file():
-        return canonical(dataset or folder.name.partition(".")[0]), folder
+        own = folder.resolve().parent.name if folder.name in FILES else folder.name.partition(".")[0]
+        return canonical(dataset or own), folder
     name = canonical(dataset or folder.resolve().name)
-    for place in (folder / dataset, folder / name) if dataset else (folder,):
-        for file in (*TABLES, "users.dat"):
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and canonical(path.name) == name)
+    for place in (folder / dataset, *inside) if dataset else (folder,):
+        for file in FILES:
             if (place / file).is_file():
                 return name, place / file
     stems = [folder / (dataset or folder.resolve().name), folder / dataset / dataset] if dataset else [folder / name]
@@ -108,7 +114,7 @@ def _file(folder: Path, dataset: str) -> tuple[str, Path]:
         for ending in ENDINGS:
             if (rows := stem.with_name(f"{stem.name}.{ending}")).is_file():
                 return name, rows
-    for file in (*TABLES, "users.dat"):
+    for file in FILES:
         if (folder / file).is_file() and canonical(folder.resolve().name) == name:
             return name, folder / file
     here = sorted({path.name.partition(".")[0] if path.is_file() else path.name for path in folder.iterdir()})
@@ -117,15 +123,20 @@ def _file(folder: Path, dataset: str) -> tuple[str, Path]:
     raise ValueError(f"--dataset: {folder} holds no '{dataset or name}', expected {expected}{hint}")
 
 
-def _read(config: Any, name: str, file: Path) -> Interactions | Listed:
+def _read(config: Any, name: str, file: Path) -> tuple[Listed, str]:
+    """Interactions, and which rows count, for people."""
     if file.name == "users.dat":
         if config.least_rating is not None:
             raise ValueError(f"--least_rating={config.least_rating:g}: {file} has no ratings")
-        return read_users(file, fewest=config.fewest)
-    least = config.least_rating
-    if least is None and file.name in TABLES:
-        least = LEAST
-    return listed(read_ratings(file), least=least, fewest=config.fewest, raw_items=name in RAW, name=str(file))
+        return read_users(file, fewest=config.fewest), ""
+    ratings = read_ratings(file)
+    if config.least_rating is not None and ratings.ratings is None:
+        raise ValueError(f"--least_rating={config.least_rating:g}: {file} has no column of ratings")
+    least = LEAST if config.least_rating is None and name in MOVIELENS else config.least_rating
+    found = listed(ratings, least=least, fewest=config.fewest, raw_items=name in RAW, name=str(file))
+    if ratings.ratings is None:
+        return found, ""
+    return found, ", all rows count" if least is None else f", rows with ratings from {least:g} count"
 
 
 def _divided(config: Any, loaded: Loaded, data: Interactions, times: np.ndarray | None) -> Loaded:

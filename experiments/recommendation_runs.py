@@ -89,7 +89,7 @@ def settings_for(setup: Setup[Loaded], name: str) -> Settings:
 def method_folder(setup: Setup[Loaded], name: str) -> Path:
     """Where a method's runs lie: data set, its name, and a short hash of all that changes a result."""
     config = for_method(setup.config, name)
-    data = content((setup.problem.num_items, setup.problem.parts))
+    data = content(setup.problem._replace(about="", kinds=None))  # ids are kept with the model
     short = fingerprint(config, name, data, ignoring=BOOKKEEPING)
     return setup.config.workdir / f"{setup.problem.name}-{name}-{short}"
 

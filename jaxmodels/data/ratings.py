@@ -4,26 +4,30 @@ What becomes an interaction follows the conversion of the published experiments:
 MovieLens), users with at least five items, which are numbered anew.
 """
 
+import csv
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxmodels.data.interactions import FEWEST, Interactions, of_lists
+from jaxmodels.data.interactions import FEWEST, Listed, checked_id, of_lists
 from jaxmodels.data.tables import lines_of
 from jaxmodels.rules import nearest
 
 LEAST = 4.0  # rating from which MovieLens counts as liked
 COLUMNS = ("user", "item", "rating", "time")
-NAMES = {  # what headers call the columns, in lower case without blanks and underscores
+NAMES = {  # what headers call the columns, in lower case without blanks, hyphens and underscores
     "user": ("user", "userid", "uid", "reviewerid"),
     "item": ("item", "itemid", "iid", "movieid", "movie", "productid", "asin", "isbn"),
-    "rating": ("rating", "score", "stars", "overall", "preference"),
+    "rating": ("rating", "score", "stars", "overall", "preference", "bookrating"),
     "time": ("time", "timestamp", "date", "unixreviewtime", "ts"),
 }
+FILLERS = str.maketrans("", "", "_- ")
+QUOTED = re.compile(r'"[^"]*"')
 OF_NAME = {name: column for column, names in NAMES.items() for name in names}
 
 
@@ -43,49 +47,38 @@ class Ratings(NamedTuple):
     times: np.ndarray | None
 
 
-class Listed(NamedTuple):
-    """Interactions, and what their users and items are called outside.
-
-    Attributes:
-        data: lists of items per user.
-        users: (M,) ids of the file.
-        items: (N,) ids of the file.
-        times: of each entry of `data.items`, None where the file has none.
-    """
-
-    data: Interactions
-    users: np.ndarray
-    items: np.ndarray
-    times: np.ndarray | None = None
-
-
 def read_ratings(file: Path | str) -> Ratings:
     """A text file (or .gz) with a row per rating: user, item, and where there are such, rating and time.
 
-    Columns are separated by `::`, tabs, commas, semicolons or blanks, whichever the first line has. A first line with
-    names of columns says where each one is; without it they stand in this order.
+    Columns are separated by `::`, tabs, commas, semicolons or blanks, whichever the first line has (of commas and
+    semicolons the more frequent). Cells may be quoted as in csv. A first line with names of columns says where each one
+    is; without it they stand in this order.
 
     Raises:
-        ValueError: names the file and the line: no rows, a missing column, a rating or time that is no number.
+        ValueError: names the file and the line: no rows, a missing column, more cells than the first line has, a quote
+            without its end, a rating or time that is no number.
     """
     file = Path(file)
     lines: Iterator[tuple[int, str]] = ((i, line) for i, line in enumerate(lines_of(file), 1) if line.strip())
     first = next(lines, None)
     if first is None:
         raise ValueError(f"{file}: is empty, expected rows of user, item[, rating][, time]")
-    separator = next((mark for mark in ("::", "\t", ",", ";") if mark in first[1]), None)
-    places = _header(file, _cells(first[1], separator))
+    separator = _separator(first[1])
+    head = _cells(file, *first, separator)
+    places = _header(file, head)
     if places is None:
-        places = {name: i for i, name in enumerate(COLUMNS[: len(_cells(first[1], separator))])}
+        places = {name: i for i, name in enumerate(COLUMNS[: len(head)])}
         if len(places) < 2:
             raise ValueError(f"{file}:{first[0]}: found one column, expected user, item[, rating][, time]")
         lines = itertools.chain([first], lines)
     width, found = max(places.values()) + 1, {name: list[str]() for name in places}
     numbers = []
     for number, line in lines:
-        cells = _cells(line, separator)
+        cells = _cells(file, number, line, separator)
         if len(cells) < width or not (cells[places["user"]] and cells[places["item"]]):
             raise ValueError(f"{file}:{number}: expected {', '.join(places)}, found '{line.strip()[:60]}'")
+        if any(cells[len(head) :]):  # of an unquoted title with commas, all that follows would be misread
+            raise ValueError(f"{file}:{number}: found {len(cells)} cells, expected {len(head)}: '{line.strip()[:60]}'")
         numbers.append(number)
         for name, place in places.items():
             found[name].append(cells[place])
@@ -112,7 +105,7 @@ def listed(
         ValueError: no user has enough items, `least` without ratings, `raw_items` for ids that are no numbers from 0.
     """
     if least is not None and ratings.ratings is None:
-        raise ValueError(f"--least_rating={least:g}: {name} has no column of ratings")
+        raise ValueError(f"{name}: found no column of ratings, expected one: rows count from a rating of {least:g}")
     people, user = np.unique(ratings.users, return_inverse=True)
     things, item = np.unique(ratings.items, return_inverse=True)
     order = np.arange(len(user)) if ratings.times is None else np.argsort(ratings.times, kind="stable")
@@ -124,29 +117,47 @@ def listed(
     held = np.bincount(user[rows], minlength=len(people))
     rows = rows[held[user[rows]] >= fewest]
     if not len(rows):
-        rated = "" if least is None else f" rated {least:g} or more"
-        raise ValueError(f"{name}: no user has {fewest} items{rated} or more")
+        rated = "" if least is None else f" with ratings from {least:g}"
+        raise ValueError(f"{name}: no user has {fewest} items or more{rated}")
     kept = np.flatnonzero(held >= fewest)
     if raw_items:
-        if things.dtype.kind != "i" or things[0] < 0:
+        if things.dtype.kind != "i":
             raise ValueError(f"{name}: found item '{things[0]}', expected item ids that are numbers from 0")
-        own, ids = things[item[rows]], np.arange(things[np.unique(item[rows])].max() + 1)
+        for end in (things[0], things[-1]):
+            checked_id(int(end), name)
+        own, ids = things[item[rows]], None
+        number = int(own.max()) + 1
     else:
         used, own = np.unique(item[rows], return_inverse=True)
-        ids = things[used]
+        ids, number = things[used], len(used)
     starts = np.concatenate([[0], np.cumsum(held[kept])])
-    data = of_lists(np.split(own, starts[1:-1]), len(ids))
+    data = of_lists(np.split(own, starts[1:-1]), number)
     return Listed(data, people[kept], ids, None if ratings.times is None else ratings.times[rows])
 
 
-def _cells(line: str, separator: str | None) -> list[str]:
-    return [cell.strip().strip('"') for cell in line.strip("\r\n").split(separator)]
+def _separator(line: str) -> str | None:
+    bare = QUOTED.sub("", line)
+    for mark in ("::", "\t", *sorted((",", ";"), key=bare.count, reverse=True)):
+        if mark in bare:
+            return mark
+    return None
+
+
+def _cells(file: Path, number: int, line: str, separator: str | None) -> list[str]:
+    line = line.strip("\r\n")
+    if '"' not in line or separator == "::":
+        return [cell.strip() for cell in line.split(separator)]
+    try:
+        row = next(csv.reader([line], delimiter=separator or " ", skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{file}:{number}: {error}: '{line.strip()[:60]}'") from None
+    return [cell.strip() for cell in row]
 
 
 def _header(file: Path, cells: list[str]) -> dict[str, int] | None:
     """Place of each column where the first line names them, else None."""
     # RecBole's files add the type to a name, as in user_id:token.
-    words = [cell.lower().partition(":")[0].replace("_", "").replace(" ", "") for cell in cells]
+    words = [cell.lower().partition(":")[0].translate(FILLERS) for cell in cells]
     places = {OF_NAME[word]: i for i, word in reversed(list(enumerate(words))) if word in OF_NAME}
     if not places:
         return None

@@ -42,7 +42,8 @@ def new_user_vectors(
         seed: of its negatives.
 
     Raises:
-        ValueError: a user without items, an unknown item or choice, a model that is none of vectors and distances.
+        ValueError: nobody, a user without items, an unknown item or choice, no steps, a model that is none of vectors
+            and distances.
     """
     check(model)
     if model.kind not in METRIC:
@@ -51,7 +52,11 @@ def new_user_vectors(
         )
     if how not in ("average", "optimise"):
         raise ValueError(f"how: found '{how}', expected average or optimise")
+    if steps < 1:
+        raise ValueError(f"steps: found {steps}, expected at least 1")
     lists = [np.unique(numbers_of(items, model.items, model.num_items, "item")) for items in item_lists]
+    if not lists:
+        raise ValueError("new users: found none, expected a list of items for each")
     if empty := [i for i, items in enumerate(lists) if not len(items)]:
         raise ValueError(f"new users: user {empty[0]} has no item, expected at least one")
     item = np.asarray(model.params["item"])

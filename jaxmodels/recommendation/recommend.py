@@ -105,7 +105,7 @@ def recommend(
 
 
 def _ranked(model: Recommender, users: np.ndarray, k: int, exclude_seen: bool, chunk: int) -> Recommended:
-    if not 1 <= k <= model.num_items:
+    if not isinstance(k, int | np.integer) or not 1 <= k <= model.num_items:
         raise ValueError(f"k: found {k}, expected 1 to {model.num_items}, the number of items")
     chunk = max(1, min(chunk, len(users)))
     starts, lists = model.seen.starts, model.seen.items
@@ -172,7 +172,12 @@ def numbers_of(ids: Sequence[Any] | np.ndarray, names: np.ndarray | None, count:
     Raises:
         ValueError: names the first that there is none of.
     """
-    wanted = np.atleast_1d(np.asarray(ids))
+    try:
+        wanted = np.atleast_1d(np.asarray(ids))
+    except ValueError:  # lists of different lengths
+        wanted = np.zeros((0, 0))
+    if wanted.ndim > 1 or wanted.dtype.kind == "O":
+        raise ValueError(f"{what}s: found {str(ids)[:60]}, expected a list of ids")
     if names is None:
         if len(wanted) and wanted.dtype.kind not in "iu":
             raise ValueError(f"{what} '{wanted[0]}': expected a number from 0 to {count - 1}")

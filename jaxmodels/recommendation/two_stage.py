@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmodels.recommendation.known import Known, listed
+from jaxmodels.recommendation.known import Known, listed, uniform_others
 
 EXACT = jax.lax.Precision.HIGHEST
 NEVER = -1e30
@@ -31,12 +31,13 @@ def two_stage_others(
         known: lists.
         users: whose.
         positives: the item of each row, to which candidates are compared.
-        count: S, at most `candidates`; where fewer candidates have a weight, any that the user does not have follow.
+        count: S, at most `candidates`; where fewer candidates have a weight, others that the user does not have follow,
+            and where the user has all candidates, uniform draws.
         popularity: whole numbers; candidates are distinct and drawn in proportion.
         item: vectors.
         candidates: how many.
     """
-    first, second = jax.random.split(key)
+    first, second, third = jax.random.split(key, 3)
     chance = jnp.log(popularity.astype(jnp.float32)) + jax.random.gumbel(first, popularity.shape)
     pool = jax.lax.top_k(chance, candidates)[1]
     vectors = item / jnp.maximum(jnp.linalg.norm(item, axis=1, keepdims=True), 1e-12)
@@ -47,4 +48,6 @@ def two_stage_others(
     own = listed(known, jnp.broadcast_to(users[:, None], wide), ids)
     logs = jnp.where((cosine > 0) & (ids != positives[:, None]), logs, NEVER / 2)
     logs = jnp.where(own, NEVER, logs) + jax.random.gumbel(second, wide)
-    return jnp.take_along_axis(ids, jax.lax.top_k(logs, count)[1], axis=1)
+    best = jax.lax.top_k(logs, count)[1]
+    spare = uniform_others(third, known, users, count, len(item))
+    return jnp.where(jnp.take_along_axis(own, best, axis=1), spare, jnp.take_along_axis(ids, best, axis=1))

@@ -24,11 +24,13 @@ class MetricsWriter:
         self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=purge)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line and one event per value; not-a-number is written as null."""
+        """Appends one line and one event per value; what is not finite is null in the line and no event."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
         for name, value in values.items():
+            if finite[name] is None:
+                continue  # TensorBoard shows no such point; its writer warns of each
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:

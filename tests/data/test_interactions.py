@@ -12,8 +12,9 @@ def written(tmp_path, text):
     return path
 
 
-def test_short_users_are_dropped_and_the_others_numbered_anew(tmp_path):
-    data = read_users(written(tmp_path, "5 4 3 2 1 0\n2 7 9\n\n5 6 0 1 2 3\n"))
+def test_short_users_are_dropped_and_the_others_called_by_their_lines(tmp_path):
+    data, users, items, _ = read_users(written(tmp_path, "5 4 3 2 1 0\n2 7 9\n\n5 6 0 1 2 3\n"))
+    assert users.tolist() == [0, 3] and items is None
     assert data.num_users == 2 and data.num_items == 7
     assert data.items.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 6] and data.users.tolist() == [0] * 5 + [1] * 5
 
@@ -24,6 +25,7 @@ def test_short_users_are_dropped_and_the_others_numbered_anew(tmp_path):
         ("3 1 2\n", r"users.dat:1: expected n and then n item ids"),
         ("1 0\n2 x 1\n", r"users.dat:2: expected n and then n item ids"),
         ("5 1 1 2 3 4\n", "users.dat:1: an item is listed twice"),
+        ("1 99999999999999999999\n", "users.dat:1: found item 99999999999999999999, expected ids from 0 to 2147483646"),
         ("1 0\n", "no user has 5 items or more"),
     ],
 )

@@ -45,14 +45,23 @@ def test_columns_stand_where_the_header_says_and_ids_may_be_words(tmp_path):
     assert data.data.items.tolist() == [0, 1, 1] and data.data.starts.tolist() == [0, 2, 3]
 
 
+def test_cells_may_be_quoted(tmp_path):
+    path = tmp_path / "quoted.csv"
+    path.write_text('user,item,rating\n0,"Film 3, 1903",4\n0,"The ""end""",2\n"7", Tea ,5\n')
+    found = read_ratings(path)
+    assert found.items.tolist() == ["Film 3, 1903", 'The "end"', "Tea"] and found.users.tolist() == [0, 0, 7]
+    path.write_text('"User-ID";"ISBN";"Book-Rating"\n"276725";"034545104X";"0"\n"276726";"a, b, c; d";"5"\n')
+    found = read_ratings(path)
+    assert found.users.tolist() == [276725, 276726] and found.ratings.tolist() == [0, 5]
+    assert found.items.tolist() == ["034545104X", "a, b, c; d"]
+
+
 def test_movielens_keeps_good_ratings_and_raw_item_numbers(tmp_path):
     found = listed(read_ratings(written(tmp_path, "::")), least=4.0, fewest=2, raw_items=True)
     kept = [(u, i) for u, i, rating, _ in ROWS if rating >= 4]
     assert found.users.tolist() == [3, 7] and found.data.num_items == max(i for _, i in kept) + 1
     assert [(int(found.users[u]), int(i)) for u, i in zip(found.data.users, found.data.items, strict=True)] == kept
-    assert found.items.tolist() == list(range(found.data.num_items)) and found.times.tolist() == [
-        t for *_, rating, t in ROWS if rating >= 4
-    ]
+    assert found.items is None and found.times.tolist() == [t for *_, rating, t in ROWS if rating >= 4]
     dense = listed(read_ratings(written(tmp_path, "::")), least=4.0, fewest=2)
     assert dense.data.num_items == len({i for _, i in kept}) and dense.items[dense.data.items].tolist() == [
         i for _, i in kept
@@ -81,6 +90,10 @@ def test_of_a_pair_that_is_rated_twice_the_newest_row_counts(tmp_path):
         ("user,rating\n1,2\n", "found columns user, rating, expected one named 'item'"),
         ("user,itm,rating\n1,2,3\n", "expected one named 'item'; did you mean 'item'"),
         ("user,item\n1,\n", ":2: expected user, item, found '1,'"),
+        ("user,item,rating\n0,Film 3, 1903,4\n", ":2: found 4 cells, expected 3: '0,Film 3, 1903,4'"),
+        ("1,2,5\n1,3,5,6\n", ":2: found 4 cells, expected 3"),
+        ('1,2,5\n1,"3,5\n', ":2: unexpected end of data: "),
+        ("1;2;3,5\n", ":1: rating is '3,5', expected a number"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, text, message):
@@ -92,10 +105,17 @@ def test_wrong_files_are_named(tmp_path, text, message):
 
 def test_what_cannot_be_converted_is_named(tmp_path):
     found = read_ratings(written(tmp_path, ",", columns=2))
-    with pytest.raises(ValueError, match="--least_rating=4: mine has no column of ratings"):
+    with pytest.raises(
+        ValueError, match="mine: found no column of ratings, expected one: rows count from a rating of 4"
+    ):
         listed(found, least=4.0, name="mine")
     with pytest.raises(ValueError, match="mine: no user has 9 items or more"):
         listed(found, fewest=9, name="mine")
+    far = found._replace(items=found.items + 2**31)
+    with pytest.raises(ValueError, match="data: found item 2147483650, expected ids from 0 to 2147483646"):
+        listed(far, raw_items=True)
+    with pytest.raises(ValueError, match="data: no user has 7 items or more with ratings from 3"):
+        listed(read_ratings(written(tmp_path, "::")), least=3.0, fewest=7)
     words = found._replace(items=np.array([f"i{i}" for i in found.items]))
     with pytest.raises(ValueError, match="expected item ids that are numbers from 0"):
         listed(words, raw_items=True)

@@ -156,13 +156,38 @@ def test_flags_reach_the_method(folder, monkeypatch):
 def test_two_files_hold_the_same_and_times_divide_them(folder):
     random = [setup_of(folder, dataset=name).problem for name in ("tiny", "mine")]
     assert random[0].parts.train.items.tolist() == random[1].parts.train.items.tolist()
-    assert random[1].users.tolist()[:2] == [100, 101] and random[0].users is None
+    assert random[1].users.tolist()[:2] == [100, 101] and random[0].users.tolist()[:2] == [0, 1]
     latest = setup_of(folder, dataset="mine", split="latest").problem
     assert latest.parts.test.items.tolist() != random[1].parts.test.items.tolist()
     good = setup_of(folder, dataset="mine", least_rating=5.0).problem
     assert len(good.parts.train.items) < len(random[1].parts.train.items)
     assert setup_of(folder / "mine.csv", dataset="").problem.name == "mine"
     assert setup_of(folder / "tiny", dataset="").problem.name == "tiny"
+
+
+@pytest.mark.parametrize("dataset", ["ml-10m", "ml-100k"])
+def test_movielens_is_known_by_its_name_and_other_ratings_count_all(tmp_path, dataset):
+    place = tmp_path / {"ml-10m": "ml-10M100K", "ml-100k": "ml-100k"}[dataset]
+    ratings_csv(place, "u.data")
+    rows = [row.split(",") for row in (place / "u.data").read_text().splitlines()[1:]]
+    (place / "u.data").write_text("".join(f"{u}\t{i}\t{2 * int(r) - 5}\t{t}\n" for u, i, r, t in rows))  # 5 and 3
+    by_name = setup_of(tmp_path, dataset=dataset).problem
+    for data_dir in (place, place / "u.data"):
+        same = setup_of(data_dir, dataset="").problem
+        assert same.name == dataset and "u.data, rows with ratings from 4 count; divided 3:1:1" in same.about
+        assert same.num_items == by_name.num_items and (same.items is None) == (dataset == "ml-100k")
+    place.rename(tmp_path / "films")
+    every = setup_of(tmp_path / "films", dataset="").problem
+    assert "u.data, all rows count; " in every.about
+    assert sum(len(part.items) for part in every.parts) > sum(len(part.items) for part in by_name.parts)
+
+
+def test_names_of_users_are_part_of_a_run(folder):
+    setup = setup_of(folder, dataset="mine")
+    other = setup._replace(problem=setup.problem._replace(users=setup.problem.users + 1))
+    again = setup._replace(problem=setup.problem._replace(about="elsewhere"))
+    folders = [recommendation_runs.method_folder(each, "hars") for each in (setup, other, again)]
+    assert folders[0] != folders[1] and folders[0] == folders[2]
 
 
 def test_metrics_of_some_users_are_those_of_the_whole_for_them(folder):

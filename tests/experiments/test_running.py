@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -45,6 +46,27 @@ def test_data_are_told_apart_by_what_they_hold():
     others = [{"a": np.arange(3.0)}, {"a": np.array([0, 1, 3])}, {"a": np.arange(3)[:, None]}, {"c": np.arange(3)}]
     assert len({content(each | {"b": [None, "x"]}) for each in others} | {content(one)}) == 5
     assert len({content(one | {"b": b}) for b in ([None, "x"], ["x"], [None, "y"], [None, "x", ""])}) == 4
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_memory_that_runs_out_is_one_line(where, monkeypatch, capsys):
+    def large(config):
+        if where == "host":
+            np.zeros(2**45)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating\n7 bytes")
+
+    monkeypatch.setattr(sys, "argv", ["experiment"])
+    with pytest.raises(SystemExit) as stop:
+        command.run(large, graphs.Config, "", "experiments.any")
+    error = capsys.readouterr().err
+    expected = {"host": "Unable to allocate", "device": "RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes"}[where]
+    assert f"Error: not enough memory: {expected}" in error and error.count("\n") == 1 and stop.value.code == 3
+
+    def broken(config):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a defect")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        command.run(broken, graphs.Config, "", "experiments.any")
 
 
 def refused(monkeypatch, capsys, module, *argv):

@@ -294,7 +294,7 @@ def check_reader(path):
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "users.dat"
         text.write_bytes(file["users_dat_bytes"].tobytes())
-        data = read_users(text)
+        data = read_users(text).data
     quantities = [exact("users and items", [data.num_users, data.num_items], file["num_users_items"])]
     for seed in sorted({key.split("/")[0] for key in file if key.startswith("seed")}):
         parts = split_interactions(data, seed=int(seed.removeprefix("seed")))

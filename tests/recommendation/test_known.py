@@ -15,6 +15,7 @@ from jaxmodels.recommendation.known import (
     popularity_of,
     uniform_others,
 )
+from jaxmodels.recommendation.two_stage import two_stage_others
 
 USERS, ITEMS = 6, 9
 
@@ -42,6 +43,9 @@ def test_a_drawn_negative_is_never_known(seed, density):
     for drawn in (
         uniform_others(jax.random.key(seed), known, users, 8, ITEMS),
         popular_others(jax.random.key(seed), known, users, 8, popularity_of(known, ITEMS) + 1),
+        two_stage_others(
+            jax.random.key(seed), known, users, users, 8, popularity_of(known, ITEMS) + 1, jnp.eye(ITEMS), candidates=8
+        ),  # of so few candidates some users have all
     ):
         drawn = np.asarray(drawn)
         assert drawn.min() >= 0 and drawn.max() < ITEMS

@@ -185,3 +185,13 @@ def test_new_users_without_items_or_with_unknown_ones():
         new_user_vectors(MODEL, [[1, 99]])
     with pytest.raises(ValueError, match="how: found 'guess'"):
         new_user_vectors(MODEL, [[1]], how="guess")
+    with pytest.raises(ValueError, match="new users: found none, expected a list of items for each"):
+        recommend_new(MODEL, [], 3)
+    with pytest.raises(ValueError, match="steps: found -1, expected at least 1"):
+        recommend_new(MODEL, [[1]], 3, how="optimise", steps=-1)
+
+
+@pytest.mark.parametrize("ids", [[[1, 2], [3]], [[1, 2], [3, 4]], [1, None]])
+def test_ids_that_are_no_list_of_ids(ids):
+    with pytest.raises(ValueError, match=r"users: found \[.*, expected a list of ids"):
+        recommend(MODEL, ids, 3)
