@@ -14,6 +14,10 @@ from jaxmodels.data.view_outliers import KINDS, check_views, global_minmax, inje
 from jaxmodels.rules import nearest
 
 VIEWS = {"landuse21": (1, 2), "scene15": (0, 1), "fashion": (0, 1)}  # of the published protocol; else all
+LABELLED = (  # of normal objects and of outliers; with -1 scikit-learn's outlier detectors answer
+    ("0", "1"), ("1", "-1"), ("normal", "outlier"), ("inlier", "outlier"), ("normal", "anomaly"), ("no", "yes"),
+    ("false", "true"),
+)  # fmt: skip
 KNOWN = ("digits", "landuse21", "scene15", "handwritten", "bdgp", "fashion")
 
 
@@ -127,12 +131,37 @@ def chosen(config: Any, problem: Problem) -> Problem:
     check_views(data.views, data.mask, len(data.mask))
     if config.outliers != "unknown" and data.classes is None:
         raise ValueError(f"--outliers={config.outliers}: {problem.name} has no classes, expected --outliers=unknown")
-    if config.outliers == "labelled" and data.classes is not None and len(np.unique(data.classes)) != 2:
-        found = len(np.unique(data.classes))
-        raise ValueError(
-            f"--outliers=labelled: {problem.name} has {found} classes, expected 0 (normal) and 1 (outlier)"
-        )
+    if config.outliers == "labelled":
+        data = data._replace(classes=outlying(data, problem.name).astype(np.int64), labels=("normal", "outlier"))
     return problem._replace(data=data)
+
+
+def outlying(data: ViewData, name: str) -> np.ndarray:
+    """Who is an outlier by the data's own two classes (N,).
+
+    Raises:
+        ValueError: other classes than those of `LABELLED`.
+    """
+    assert data.classes is not None  # `chosen` has asked for them
+    labels = [_label(data.labels[i]) for i in np.unique(data.classes)]
+    for normal, outlier in LABELLED:
+        if sorted(labels) == sorted((normal, outlier)):
+            return np.array([_label(label) == outlier for label in data.labels])[data.classes]
+    known = ", ".join(f"{normal} and {outlier}" for normal, outlier in LABELLED)
+    found = f"{len(labels)} classes" if len(labels) > 4 else f"classes {', '.join(labels)}"
+    raise ValueError(f"--outliers=labelled: {name} has {found}, expected two of normal objects and outliers: {known}")
+
+
+def _label(text: str) -> str:
+    """A label in lower case; of 1.0 and 1 the same.
+
+    >>> _label('1.0'), _label('Outlier')
+    ('1', 'outlier')
+    """
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text.lower()
 
 
 def case_of(config: Any, problem: Problem, seed: int) -> Case:
@@ -172,7 +201,9 @@ def digits() -> ViewData:
     fourier = np.abs(np.fft.rfft2(pixels.reshape(-1, 8, 8))).reshape(len(pixels), -1)
     mask = np.ones((len(pixels), 2), np.int32)
     ids = tuple(map(str, range(len(pixels))))
-    return ViewData((pixels, fourier), labels.astype(np.int64), mask, ids, ("pixels", "fourier"), "digits")
+    return ViewData(
+        (pixels, fourier), labels.astype(np.int64), mask, ids, ("pixels", "fourier"), "digits", tuple("0123456789")
+    )
 
 
 ABOUT = (

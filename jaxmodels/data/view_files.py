@@ -1,8 +1,9 @@
 """Data sets whose objects have several views: MATLAB cells, .npz arrays, or a folder of tables with missing rows."""
 
 import csv
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +23,12 @@ class ViewData(NamedTuple):
 
     Attributes:
         views: per view (N, D) float64; rows of objects that lack it are zeros.
-        classes: (N,) integers, or None where the data have none.
+        classes: (N,) indices into `labels`, or None where the data have none.
         mask: (N, V) int32, 1 where an object has a view.
         ids: names of the objects; their numbers unless the data name them.
         names: of the views.
         name: of the data set.
+        labels: what the data call their classes, ascending.
     """
 
     views: tuple[np.ndarray, ...]
@@ -35,6 +37,7 @@ class ViewData(NamedTuple):
     ids: tuple[str, ...]
     names: tuple[str, ...]
     name: str
+    labels: tuple[str, ...] = ()
 
 
 def read_views(path: Path | str) -> ViewData:
@@ -53,7 +56,7 @@ def read_views(path: Path | str) -> ViewData:
 
 
 def mat_views(file: Path | str) -> ViewData:
-    """A MATLAB file up to version 7: a cell X of (N, D) matrices, or X1, X2, ...; classes Y if there.
+    """A MATLAB file up to version 7: a cell X of (N, D) matrices, or X1, X2, ...; classes Y and `mask` if there.
 
     Raises:
         ValueError: a missing, damaged or newer file, other names, or views of different lengths.
@@ -70,11 +73,11 @@ def mat_views(file: Path | str) -> ViewData:
     if "X" in found and found["X"].dtype == object:
         parts = list(found["X"].ravel())
     else:
-        parts = _numbered(found, ("X{}",), 1)
+        parts = _numbered(file, found, ("X{}",), 1)
     if not parts:
         names = ", ".join(name for name in found if not name.startswith("__"))
         raise ValueError(f"{file}: found {names or 'nothing'}, expected a cell X of views, or X1, X2, ...")
-    return _checked(file, [_dense(file, v, x) for v, x in enumerate(parts)], found.get("Y"), None)
+    return _checked(file, [_dense(file, v, x) for v, x in enumerate(parts)], found.get("Y"), found.get("mask"))
 
 
 def npz_views(file: Path | str) -> ViewData:
@@ -87,7 +90,7 @@ def npz_views(file: Path | str) -> ViewData:
     """
     file = Path(file)
     found = npz_arrays(file, npz_names(file))
-    parts = _numbered(found, ("view_{}",), 0) or _numbered(found, ("X{}",), 1)
+    parts = _numbered(file, found, ("view_{}",), 0) or _numbered(file, found, ("X{}",), 1)
     if not parts:
         raise ValueError(f"{file}: found {', '.join(found)[:120]}, expected view_0, view_1, ...")
     classes = found.get("labels", found.get("Y"))
@@ -99,7 +102,7 @@ def csv_views(folder: Path | str) -> ViewData:
 
     Where the first column is headed `id`, objects are known by it, and a view's file leaves out the objects that lack
     it. Otherwise all files have a row per object, and an empty row (or one of NaN) stands for a missing view. A first
-    row that is not all numbers is a header. labels.csv holds one class per object, a number or a name, with the same
+    row with a word in it is a header. labels.csv holds one class per object, a number or a name, with the same
     id column or without one.
 
     Raises:
@@ -132,12 +135,16 @@ def csv_views(folder: Path | str) -> ViewData:
     return data._replace(ids=tuple(ids), names=tuple(file.stem for file in files))
 
 
-def _numbered(found, patterns: Sequence[str], first: int) -> list[np.ndarray]:
-    parts: list[np.ndarray] = []
+def _numbered(file: Path, found: Mapping[str, Any], patterns: Sequence[str], first: int) -> list[np.ndarray]:
+    """The arrays of a pattern, in the order of their numbers."""
     for pattern in patterns:
-        while pattern.format(first + len(parts)) in found:
-            parts.append(found[pattern.format(first + len(parts))])
-    return parts
+        names = [name for name in found if re.fullmatch(pattern.format(r"\d+"), name)]
+        expected = [pattern.format(first + v) for v in range(len(names))]
+        if lost := sorted(set(expected) - set(names)):
+            raise ValueError(f"{file}: found {', '.join(sorted(names))}, expected {lost[0]} too")
+        if names:
+            return [found[name] for name in expected]
+    return []
 
 
 def _dense(file: Path, v: int, x: Any) -> np.ndarray:
@@ -166,9 +173,10 @@ def _checked(file: Path, views: list[np.ndarray], classes: np.ndarray | None, ma
         raise ValueError(f"{file}: {error}") from None
     mask = mask.astype(np.int32)
     views = [np.where(mask[:, v : v + 1] > 0, x, 0.0) for v, x in enumerate(views)]
-    numbers = None if classes is None else np.unique(classes, return_inverse=True)[1]
+    labels, numbers = (np.array([]), None) if classes is None else np.unique(classes, return_inverse=True)
     names = tuple(f"view {v}" for v in range(len(views)))
-    return ViewData(tuple(views), numbers, mask, tuple(map(str, range(objects))), names, file.stem)
+    ids = tuple(map(str, range(objects)))
+    return ViewData(tuple(views), numbers, mask, ids, names, file.stem, tuple(map(str, labels)))
 
 
 def _rows(file: Path) -> list[tuple[int, list[str]]]:
@@ -186,7 +194,7 @@ def _table(file: Path) -> tuple[list[str] | None, np.ndarray]:
     rows = _rows(file)
     head = rows[0][1]
     named = bool(head) and head[0].lower() == "id"
-    if named or (any(head) and not all(map(_number, head))):
+    if named or any(cell and not _readable(cell) for cell in head):
         rows = rows[1:]
     width = max((len(row) for _, row in rows), default=0)
     if not rows or width < 1 + named:
@@ -211,10 +219,16 @@ def _table(file: Path) -> tuple[list[str] | None, np.ndarray]:
 
 
 def _number(cell: str) -> bool:
+    return _readable(cell) and bool(np.isfinite(float(cell)))
+
+
+def _readable(cell: str) -> bool:
+    """Whether a cell is a number, NaN and infinity too."""
     try:
-        return bool(np.isfinite(float(cell)))
+        float(cell)
     except ValueError:
         return False
+    return True
 
 
 def _classes(file: Path, ids: list[str], named: bool) -> np.ndarray:
@@ -222,9 +236,13 @@ def _classes(file: Path, ids: list[str], named: bool) -> np.ndarray:
     width = 1 + named
     if rows[0][1][0].lower() in ("id", "label", "class") and len(rows) > (0 if named else len(ids)):
         rows = rows[1:]
+    lines: dict[str, int] = {}
     for line, row in rows:
-        if len(row) != width:
-            raise ValueError(f"{file}:{line}: found {len(row)} cells, expected {'id,label' if named else 'one label'}")
+        if len(row) != width or not row[-1]:
+            found = f"{len(row)} cells" if len(row) != width else "an empty label"
+            raise ValueError(f"{file}:{line}: found {found}, expected {'id,label' if named else 'one label'}")
+        if named and lines.setdefault(row[0], line) != line:
+            raise ValueError(f"{file}:{line}: id '{row[0]}' stands in line {lines[row[0]]} already")
     if not named:
         if len(rows) != len(ids):
             raise ValueError(f"{file}: found {len(rows)} labels, expected {len(ids)}")

@@ -12,7 +12,7 @@ from jaxmodels.outliers.newcomers import Ranges, newcomer_scores, ranges_of
 from jaxmodels.outliers.pairs import Pair, Recipe, built, check_data, train_pairs
 from jaxmodels.outliers.rcpmod import NAMES, Options
 
-Views = Sequence[np.ndarray] | np.ndarray
+Views = Sequence[Any] | np.ndarray  # of arrays (N, D); or one (N, sum of D), a data frame or rows
 
 
 class TrainedPair(NamedTuple):
@@ -33,7 +33,8 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
     """Outliers among objects with two or more views of which each object may lack some (RCPMOD, arXiv 2408.07819).
 
     Data are a list of views, each (N, D); `mask` (N, V) tells who has what. Without a mask a row of NaN is a missing
-    view. One array (N, sum of D) will do where `view_widths` says which columns are whose, for use in pipelines.
+    view. One array or table (N, sum of D) will do where `view_widths` says which columns are whose. So it stands in
+    pipelines, which pass labels y in the place of the mask: a second argument of one dimension is not used.
 
     Signs are scikit-learn's, for all its outlier detectors: `score_samples` and `decision_function` are *lower* for
     outliers, `decision_function` is negative for the share `contamination` of the training objects, and `predict` says
@@ -44,8 +45,10 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
     most of all where it lacks a view, for its neighbours are then found anew.
 
     Args:
-        hidden: widths of an encoder's hidden layers.
+        hidden: widths of an encoder's hidden layers; a number is one layer.
         latent: width of latent vectors.
+        activation: of hidden layers, see `AutoEncoder`.
+        batch_norm: of hidden layers, see `AutoEncoder`.
         epochs: per pair of views.
         batch_size: rows per step.
         learning_rate: of Adam.
@@ -65,6 +68,7 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
         n_features_in_: columns of all views.
         view_widths_: columns of each view.
         limits_: per view the minimum and the range by which it is scaled.
+        recipe_: how it was trained; parameters that are set later wait for the next `fit`.
         pairs_: what scores new objects.
 
     Example (not run as a test, for it compiles a training step):
@@ -76,8 +80,10 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        hidden: tuple[int, ...] = (256,),
+        hidden: tuple[int, ...] | int = (256,),
         latent: int = 64,
+        activation: str = "relu",
+        batch_norm: bool = False,
         epochs: int = 100,
         batch_size: int = 256,
         learning_rate: float = 1e-3,
@@ -92,6 +98,8 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
     ):
         self.hidden = hidden
         self.latent = latent
+        self.activation = activation
+        self.batch_norm = batch_norm
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -109,18 +117,19 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
 
         Args:
             X: views (N, D), or one array.
-            mask: (N, V), 1 where an object has a view.
+            mask: (N, V), 1 where an object has a view; of one dimension (N,) it is taken for y.
             y: not used.
 
         Raises:
             ValueError: views that do not fit, an object without any view, a view that all lack, too few objects for
                 the neighbours, or an argument out of range.
         """
-        if not 0.0 < self.contamination <= 0.5:
-            raise ValueError(f"contamination: found {self.contamination}, expected more than 0 and at most 0.5")
+        share: Any = self.contamination
+        if not isinstance(share, int | float) or not 0.0 < share <= 0.5:
+            raise ValueError(f"contamination: found {share}, expected more than 0 and at most 0.5")
         if self.scale not in ("view", "feature", None):
             raise ValueError(f"scale: found '{self.scale}', expected view, feature or None")
-        views, mask = self._parts(X, mask)
+        views, mask = _parts(X, None if mask is None or np.ndim(mask) == 1 else mask, self.view_widths)
         recipe = self._recipe()
         check_data(views, mask, recipe)
         self.view_widths_ = tuple(x.shape[1] for x in views)
@@ -128,8 +137,8 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
         self.limits_ = [self._limits(x[mask[:, v] > 0]) for v, x in enumerate(views)]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         pairs, self.outlier_scores_ = train_pairs(self._scaled(views, mask), mask, recipe=recipe, seed=seed)
-        self.pairs_ = [_kept(pair, recipe) for pair in pairs]
-        self.offset_ = float(np.percentile(-self.outlier_scores_, 100 * self.contamination))
+        self.pairs_, self.recipe_ = [_kept(pair, recipe) for pair in pairs], recipe
+        self.offset_ = float(np.percentile(-self.outlier_scores_, 100 * share))
         return self
 
     def score_samples(self, X: Views, mask: np.ndarray | None = None) -> np.ndarray:
@@ -143,18 +152,17 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
             ValueError: views of other widths, values that are no numbers, or an object without any view.
         """
         check_is_fitted(self)
-        views, mask = self._parts(X, mask)
+        views, mask = _parts(X, mask, self.view_widths_)
         widths = tuple(x.shape[1] for x in views)
         if widths != self.view_widths_:
             raise ValueError(f"X: found views of {widths} features, expected {self.view_widths_} as in training")
         _check_objects(views, mask)
-        scaled, recipe = self._scaled(views, mask), self._recipe()
+        scaled = self._scaled(views, mask)
         found = []
         for each in self.pairs_:
             a, b = each.views
-            has = mask[:, each.views] > 0
-            scores = newcomer_scores(each.variables, (scaled[a], scaled[b]), has, recipe=recipe, ranges=each.ranges)
-            found.append(scores)
+            pair, has = (scaled[a], scaled[b]), mask[:, each.views] > 0
+            found.append(newcomer_scores(each.variables, pair, has, recipe=self.recipe_, ranges=each.ranges))
         return -np.nanmean(np.stack(found, 1), axis=1)
 
     def decision_function(self, X: Views, mask: np.ndarray | None = None) -> np.ndarray:
@@ -189,38 +197,16 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
     def _recipe(self) -> Recipe:
         options = (self.options or Options())._replace(neighbours=self.n_neighbors, negative=self.negative)
         return Recipe(
-            hidden=tuple(self.hidden),
+            hidden=tuple(np.atleast_1d(self.hidden).tolist()),
             latent=self.latent,
+            activation=self.activation,
+            batch_norm=self.batch_norm,
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             error_weight=self.error_weight,
             options=options,
         )
-
-    def _parts(self, data: Views, mask: np.ndarray | None) -> tuple[list[np.ndarray], np.ndarray]:
-        """Views in float64 and the mask, shapes checked."""
-        if isinstance(data, np.ndarray) and data.dtype != object:
-            data = self._split(data)
-        views = [np.asarray(x, np.float64) for x in data]
-        for v, x in enumerate(views):
-            if x.ndim != 2 or len(x) != len(views[0]):
-                expected = f"({len(views[0])}, features)" if views[0].ndim == 2 else "(objects, features)"
-                raise ValueError(f"view {v}: found shape {x.shape}, expected {expected}")
-        if mask is None:
-            mask = np.stack([~np.isnan(x).all(1) for x in views], 1)
-        mask = np.asarray(mask)
-        if mask.shape != (len(views[0]), len(views)):
-            raise ValueError(f"mask: found shape {mask.shape}, expected {(len(views[0]), len(views))}")
-        return views, (mask > 0).astype(np.int32)
-
-    def _split(self, data: np.ndarray) -> list[np.ndarray]:
-        widths = self.view_widths
-        if widths is None:
-            raise ValueError("X: found one array, expected a list of views, or view_widths that tells its views apart")
-        if data.ndim != 2 or data.shape[1] != sum(widths):
-            raise ValueError(f"X: found shape {data.shape}, expected (objects, {sum(widths)}), the sum of view_widths")
-        return np.split(data, np.cumsum(widths)[:-1], axis=1)
 
     def _limits(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         axis = 0 if self.scale == "feature" else None
@@ -234,6 +220,35 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
         for v, (x, (low, span)) in enumerate(zip(views, self.limits_, strict=True)):
             found.append(np.where(mask[:, v, None] > 0, (x - low) / span, 0.0))
         return found
+
+
+def _parts(data: Views, mask: np.ndarray | None, widths: Sequence[int] | None) -> tuple[list[np.ndarray], np.ndarray]:
+    """Views in float64 and the mask, shapes checked."""
+    if not len(data):
+        raise ValueError("X: found nothing, expected a list of views")
+    if isinstance(data, np.ndarray) and data.dtype == object and data.ndim == 1:
+        data = list(data)  # of views
+    if hasattr(data, "__array__") or np.ndim(data[0]) == 1:  # an array, a data frame, or a list of rows
+        data = _split(np.asarray(data), widths)
+    views = [np.asarray(x, np.float64) for x in data]
+    for v, x in enumerate(views):
+        if x.ndim != 2 or len(x) != len(views[0]):
+            expected = f"({len(views[0])}, features)" if views[0].ndim == 2 else "(objects, features)"
+            raise ValueError(f"view {v}: found shape {x.shape}, expected {expected}")
+    if mask is None:
+        mask = np.stack([~np.isnan(x).all(1) for x in views], 1)
+    mask = np.asarray(mask)
+    if mask.shape != (len(views[0]), len(views)):
+        raise ValueError(f"mask: found shape {mask.shape}, expected {(len(views[0]), len(views))}")
+    return views, (mask > 0).astype(np.int32)
+
+
+def _split(data: np.ndarray, widths: Sequence[int] | None) -> list[np.ndarray]:
+    if widths is None:
+        raise ValueError("X: found one array, expected a list of views, or view_widths that tells its views apart")
+    if data.ndim != 2 or data.shape[1] != sum(widths):
+        raise ValueError(f"X: found shape {data.shape}, expected (objects, {sum(widths)}), the sum of view_widths")
+    return np.split(data, np.cumsum(widths)[:-1], axis=1)
 
 
 def _kept(pair: Pair, recipe: Recipe) -> TrainedPair:

@@ -10,7 +10,7 @@ from jaxmodels.method import Method
 from jaxmodels.planning.plan import Plan, on_mesh, plan, slice_mesh
 from jaxmodels.rules import split
 from jaxmodels.training.evaluate import evaluation_step
-from jaxmodels.training.mesh import Placement, parse_mesh, placement, rows
+from jaxmodels.training.mesh import Placement, check_rows, parse_mesh, placement, rows
 from jaxmodels.training.precision import Precision, store_frozen
 from jaxmodels.training.state import TrainState, begin, train_step, variables_of
 
@@ -78,7 +78,8 @@ def plan_method(
         ema: decay of a moving average, None for none.
 
     Raises:
-        ValueError: a method without a batch, an unknown slice, a mesh of another size.
+        ValueError: a method without a batch, an unknown slice, a mesh of another size or one that does not divide the
+            batch.
         ImportError: libtpu is not installed.
     """
     steps = placed_on(method, optimizer, chips, batch_size, mesh=mesh, precision=precision, ema=ema)
@@ -119,6 +120,7 @@ def placed_on(
         raise ValueError("plan: the method does not say what its batch looks like, expected Method.batch")
     whole = slice_mesh(chips)
     devices = slice_mesh(chips, parse_mesh(mesh, whole.size))
+    check_rows(devices, batch_size)
 
     def start(key: jax.Array):
         variables = method.init(key, None)

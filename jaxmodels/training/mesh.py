@@ -153,10 +153,14 @@ def local_rows(mesh: Mesh | None, batch_size: int) -> list[int]:
     """
     if mesh is None:
         return list(range(batch_size))
-    parts = row_shards(mesh)
-    if batch_size % parts:
-        raise ValueError(f"--batch_size={batch_size}: expected a multiple of data x fsdp = {parts}")
+    check_rows(mesh, batch_size)
     return [row for start, stop in _local_parts(mesh, batch_size) for row in range(start, stop)]
+
+
+def check_rows(mesh: Mesh, batch_size: int) -> None:
+    """Raises ValueError where the devices do not divide a batch."""
+    if batch_size % row_shards(mesh):
+        raise ValueError(f"--batch_size={batch_size}: expected a multiple of data x fsdp = {row_shards(mesh)}")
 
 
 def _local_parts(mesh: Mesh, size: int) -> list[tuple[int, int]]:

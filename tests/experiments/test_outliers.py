@@ -106,8 +106,16 @@ def test_data_may_lack_views_and_labels_of_their_own(tmp_path, capsys):
     (tables_of / "labels.csv").write_text("\n".join("1" if i < 5 else "0" for i in range(60)) + "\n")
     labelled = dataclasses.replace(QUICK, data_dir=tables_of, dataset="", outliers="labelled")
     case = outlier_data.case_of(labelled, outlier_data.load(labelled), 0)
-    assert case.kind.sum() == 5 and case.mask.sum() == 118 and case.mask[7].tolist() == [0, 1]
+    assert np.flatnonzero(case.kind).tolist() == [0, 1, 2, 3, 4]
+    assert case.mask.sum() == 118 and case.mask[7].tolist() == [0, 1]
     assert set(outlier_runs.judged(case, np.arange(60.0))["kinds"]) == {"outlier"}
+    for normal, outlier in (("1", "-1"), ("0.0", "1.0"), ("normal", "Anomaly"), ("Inlier", "outlier"), ("no", "yes")):
+        (tables_of / "labels.csv").write_text("\n".join(outlier if i < 5 else normal for i in range(60)) + "\n")
+        again = outlier_data.case_of(labelled, outlier_data.load(labelled), 0)
+        np.testing.assert_array_equal(again.kind, case.kind)
+    (tables_of / "labels.csv").write_text("\n".join("1" if i < 5 else "2" for i in range(60)) + "\n")
+    with pytest.raises(ValueError, match="mine has classes 1, 2, expected two of normal objects and outliers: 0 and 1"):
+        outlier_data.load(labelled)
 
 
 def test_what_a_seed_makes_of_the_data_is_the_published_protocol(folder):

@@ -1,12 +1,15 @@
 """The estimator: scikit-learn's conventions, new objects, and what is refused."""
 
 import inspect
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import (
     check_no_attributes_set_in_init,
     check_parameters_default_constructible,
@@ -22,6 +25,22 @@ from tests.outliers.tiny import RECIPE, tiny
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
 SMALL = dict(hidden=(8,), latent=4, epochs=2, batch_size=24, n_neighbors=3, negative=5, random_state=0)
+
+
+class DataFrame(Sequence):
+    """As those of pandas: an array to NumPy, and by itself its columns."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __len__(self):
+        return len(self.table)
+
+    def __getitem__(self, column):
+        raise KeyError(column)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.table, dtype)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +150,38 @@ def test_one_array_and_rows_of_nan_say_the_same(data, fitted):
     assert by_column.limits_[0][0].shape == (1, 6) and not np.allclose(by_column.outlier_scores_, one.outlier_scores_)
 
 
+def test_it_stands_in_pipelines_whose_labels_it_does_not_use(data, fitted):
+    views, mask = data
+    table = np.hstack([np.where(mask[:, v, None] > 0, x, np.nan) for v, x in enumerate(views)])
+    labels = np.arange(64) % 2
+    new = PartialMultiViewOutlierDetector(**SMALL, contamination=0.2, view_widths=(6, 5))
+    made = make_pipeline(FunctionTransformer(), new).fit(table, labels)
+    np.testing.assert_array_equal(made[-1].outlier_scores_, fitted.outlier_scores_)
+    np.testing.assert_array_equal(made.predict(table), fitted.predict(views, mask))
+    for other in (table.tolist(), DataFrame(table)):
+        np.testing.assert_array_equal(clone(new).fit(other).outlier_scores_, fitted.outlier_scores_)
+
+
+def test_parameters_set_after_fit_wait_for_the_next(data):
+    views, mask = data
+    detector = PartialMultiViewOutlierDetector(**SMALL).fit(views, mask)
+    before = detector.score_samples(views, mask)
+    detector.set_params(hidden=(3, 3), latent=2, activation="tanh", error_weight=5.0, n_neighbors=1, scale=None)
+    np.testing.assert_array_equal(detector.score_samples(views, mask), before)
+    detector.set_params(view_widths=(5, 6))
+    filled = [np.where(mask[:, v, None] > 0, x, np.nan) for v, x in enumerate(views)]
+    np.testing.assert_array_equal(detector.score_samples(np.hstack(filled)), before)
+
+
+def test_layers_are_those_of_the_parameters(data):
+    detector = PartialMultiViewOutlierDetector(**SMALL | {"hidden": 7}, activation="tanh", batch_norm=True).fit(*data)
+    recipe = detector.recipe_
+    assert (recipe.hidden, recipe.activation, recipe.batch_norm) == ((7,), "tanh", True)
+    assert detector.pairs_[0].variables["state"]["stats"]["view1"]
+    with pytest.raises(ValueError, match="activation: found 'rleu', expected one of relu.*did you mean 'relu'"):
+        PartialMultiViewOutlierDetector(**SMALL, activation="rleu").fit(*data)
+
+
 def test_what_is_wrong_is_said(data, fitted):
     views, mask = data
     new = PartialMultiViewOutlierDetector
@@ -140,6 +191,11 @@ def test_what_is_wrong_is_said(data, fitted):
     lost[4] = 0
     for call, message in (
         (lambda: new(**SMALL, contamination=0.7).fit(views, mask), "contamination: found 0.7"),
+        (
+            lambda: new(**SMALL).set_params(contamination="auto").fit(views, mask),
+            "contamination: found auto, expected more than 0",
+        ),
+        (lambda: new(**SMALL).fit([]), "X: found nothing, expected a list of views"),
         (lambda: new(**SMALL).fit(np.hstack(views)), "X: found one array, expected a list of views, or view_widths"),
         (lambda: new(**SMALL, view_widths=(6, 6)).fit(np.hstack(views)), r"X: found shape \(64, 11\), expected"),
         (lambda: new(**SMALL).fit([views[0], views[1][:-1]]), r"view 1: found shape \(63, 5\), expected \(64"),
