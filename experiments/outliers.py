@@ -48,8 +48,8 @@ class Flags:
     views: tuple[int, ...] = ()
     """Views to use, numbers from 0; those of the published protocol, else all."""
     outliers: Literal["inject", "labelled", "unknown"] = "inject"
-    """inject: put outliers in by the protocol; labelled: the data's two classes are normal and outlier (0 and 1, 1 and -1,
-    or words); unknown: none are known, and only scores come out."""
+    """inject: put outliers in by the protocol; labelled: the data's two classes are normal and outlier, called 0 and
+    1, 1 and -1, or so in words; unknown: none are known, and only scores come out."""
     missing_rate: float = 0.3
     """Views that are taken away, unless the data lack some already: the rate divided by the number of views is the
     share of missing entries."""
