@@ -30,7 +30,7 @@ from experiments import (
     tables,
 )
 from experiments.running import Running
-from jaxmodels.reasoning.adaption import MODES, REDUCTIONS
+from jaxmodels.reasoning.adaption import GROUPINGS, MODES, REDUCTIONS
 from jaxmodels.reasoning.robust_loss import SIDES
 
 BASES = ("gqe", "query2box", "betae")
@@ -121,6 +121,9 @@ class Flags:
     """lod: exponent of the relative rate of learning in the weights (GradNorm's)."""
     adapt_on: Literal["loss", "log"] = "loss"
     """lod: take gradient sizes of the loss that trains, or of the plain one."""
+    adapt_groups: tyro.extras.literal_type_from_choices(GROUPINGS) = "structure"  # type: ignore[valid-type]
+    """lod: what is balanced: every structure, or (origin) the structures that are trained against those that only the
+    pool brings."""
     group_reduce: tyro.extras.literal_type_from_choices(REDUCTIONS) = "weight"  # type: ignore[valid-type]
     """lod: how structures add up; weight is the plain loss where all weights are 1."""
     q: float | None = None
@@ -193,6 +196,10 @@ def check(config: Config) -> None:
         raise ValueError(f"--q_warm: found {config.q_warm} updates in which q would grow to 0, expected --q above 0")
     if config.adapt_rate and config.adaption in ("off", "project"):
         raise ValueError(f"--adapt_rate: found {config.adapt_rate}, but --adaption={config.adaption} has no weights")
+    if config.adapt_groups == "origin" and config.adaption in ("off", "project"):
+        raise ValueError(
+            f"--adapt_groups=origin: --adaption={config.adaption} has no weights, expected logit or another"
+        )
     changed = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
     if config.method == "base" and (useless := sorted(changed & set(reasoning_runs.LOD_FLAGS))):
         raise ValueError(f"--{useless[0]}: found with --method=base, but is a flag of Logic Diffusion (--method=lod)")
@@ -204,6 +211,8 @@ def check(config: Config) -> None:
         raise ValueError(
             "--adaption=project: found --pool_fraction=0, expected diffused queries, whose gradients it bends"
         )
+    if config.method == "lod" and config.adapt_groups == "origin" and config.pool_fraction == 0:
+        raise ValueError("--adapt_groups=origin: found --pool_fraction=0, expected diffused queries, the second group")
 
 
 if __name__ == "__main__":

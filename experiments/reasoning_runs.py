@@ -57,8 +57,8 @@ MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 # Flags that mean nothing to the base model alone, and those that say where, how often or in which company to run.
 LOD_FLAGS = (
     *("pool_fraction", "pool_per_structure", "pool_depth", "targets", "holdout", "tau", "diffusion_stop"),
-    *("diffusion_hops", "adaption", "adapt_alpha", "adapt_rate", "adapt_on", "group_reduce", "q", "q_warm", "mix"),
-    *("eps", "robust_sides"),
+    *("diffusion_hops", "adaption", "adapt_alpha", "adapt_rate", "adapt_on", "adapt_groups", "group_reduce"),
+    *("q", "q_warm", "mix", "eps", "robust_sides"),
 )
 BOOKKEEPING = ("queries",)  # flags that change no result, beside those of every experiment
 
@@ -181,8 +181,10 @@ def objective_of(config: Any, names: Names, pool: tuple[str, ...]) -> Any:
             rate=config.adapt_rate,
             measure=config.adapt_on,
             reduce=config.group_reduce,
+            groups=config.adapt_groups,
         )
-    diffused = tuple(name for name in pool if name not in names.seen) if mode == "project" else ()
+    apart = mode == "project" or config.adapt_groups == "origin"
+    diffused = tuple(name for name in pool if name not in names.seen) if apart else ()
     return lod(diffused=diffused, adaption=adaption, robust=robust_of(config))
 
 

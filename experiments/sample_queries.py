@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from experiments import command
 from jaxmodels.data.query_files import SPLITS, QueryData, write_queries
-from jaxmodels.data.triples import divided_graph, knowledge_graph
+from jaxmodels.data.triples import KnowledgeGraph, divided_graph, knowledge_graph
+from jaxmodels.reasoning.noise import noisy_triples
 from jaxmodels.reasoning.sampling import Limits
 from jaxmodels.reasoning.sampling_run import SAMPLED, Settings, default_counts, remove_parts, sample_queries
 from jaxmodels.rules import nearest
@@ -52,6 +54,8 @@ class Config:
     easy: Literal["small", "small_and_big"] = "small"
     """Easy answers of valid and test: all on the smaller graph, as published, or without those that the bigger one
     takes away from a query with negation."""
+    test_noise: float = 0.0
+    """Share of the test triples whose tail is replaced before answers are found, to see what a wrong test costs."""
     workers: int = 1
     """Processes."""
     resume: bool = False
@@ -64,6 +68,8 @@ def main(config: Config) -> None:
         if name not in SAMPLED:
             hint = nearest(name, SAMPLED)
             raise ValueError(f"--structures: found '{name}'{hint or '; expected some of ' + ', '.join(SAMPLED)}")
+    if not 0.0 <= config.test_noise <= 1.0:
+        raise ValueError(f"--test_noise: found {config.test_noise}, expected 0 to 1")
     console = Console(file=sys.stdout)
     if config.triples.is_file():
         graph = divided_graph(config.triples, share=config.held_out, seed=config.seed)
@@ -75,6 +81,10 @@ def main(config: Config) -> None:
                 f"{split}: left out {graph.dropped[split]:,} triples with a name that train lacks, "
                 f"{graph.duplicates[split]:,} repeated lines"
             )
+    if config.test_noise:
+        test = noisy_test(graph, config.test_noise, config.seed)
+        console.print(f"test: {int((test != graph.test).any(1).sum()):,} of {len(test):,} triples have another tail")
+        graph = graph._replace(test=test)
     parts = config.out.with_name(config.out.name + ".parts")
     if not config.resume:
         remove_parts(parts)
@@ -102,6 +112,15 @@ def main(config: Config) -> None:
     write_queries(config.out, data)
     remove_parts(parts)
     _show(console, data, time.perf_counter() - began, config.out)
+
+
+def noisy_test(graph: KnowledgeGraph, eta: float, seed: int) -> np.ndarray:
+    """The test triples (E, 3), a share of them with another tail (uniform), in their order."""
+    random = np.random.default_rng((seed, 11))
+    count = len(graph.test)
+    return noisy_triples(
+        graph.test, random.permutation(count), random.random(count), eta=eta, entities=len(graph.entities)
+    )
 
 
 def _show(console: Console, data: QueryData, seconds: float, out: Path) -> None:

@@ -3,9 +3,10 @@
 A reconstruction: of Logic Diffusion (Xie et al. 2023, arXiv 2306.03515) only the abstract could be obtained, which
 promises "a dynamical equilibrium between different kinds of patterns"; the formulas here are this project's reading.
 
-A group is a query structure. Its weight falls with a moving average of its gradient's size; GradNorm's rate of learning
-(Chen et al. 2018, arXiv 1711.02257) can be put into it in closed form. `project` instead takes out of the diffused
-groups' gradient what opposes the seen groups' (one-sided, after Yu et al. 2020, arXiv 2001.06782).
+A group is a query structure, or two groups are all that are trained and all that only the pool brings. A group's weight
+falls with a moving average of its gradient's size; GradNorm's rate of learning (Chen et al. 2018, arXiv 1711.02257) can
+be put into it in closed form. `project` instead takes out of the diffused groups' gradient what opposes the seen
+groups' (one-sided, after Yu et al. 2020, arXiv 2001.06782).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import optax
 from jaxtyping import Array, Float
 
 MODES = ("off", "logit", "param", "loss", "project")
+GROUPINGS = ("structure", "origin")
 REDUCTIONS = ("weight", "count", "mean")
 RECENT = 20  # values that make a group's first loss, in `rate`
 TINY = 1e-12
@@ -37,6 +39,8 @@ class Adaption(NamedTuple):
         measure: 'loss', or 'log' to take sizes of the plain log loss while the robust one trains.
         reduce: how groups add up: by their weights ('weight', the plain loss where all lambda are 1), by their numbers
             of queries ('count') or equally ('mean').
+        groups: what a group is: a structure of the batch, or ('origin') the seen structures and the diffused ones, two
+            groups of which each has one loss.
     """
 
     mode: str = "off"
@@ -47,6 +51,7 @@ class Adaption(NamedTuple):
     rate: float = 0.0
     measure: str = "loss"
     reduce: str = "weight"
+    groups: str = "structure"
 
 
 OFF = Adaption()
@@ -58,9 +63,12 @@ def check_adaption(adaption: Adaption) -> None:
         ("mode", adaption.mode, MODES),
         ("reduce", adaption.reduce, REDUCTIONS),
         ("measure", adaption.measure, ("loss", "log")),
+        ("groups", adaption.groups, GROUPINGS),
     ):
         if value not in known:
             raise ValueError(f"{name}: found '{value}', expected one of {', '.join(known)}")
+    if adaption.groups == "origin" and adaption.mode in ("off", "project"):
+        raise ValueError(f"groups: found 'origin', expected 'structure' in mode {adaption.mode}, which has no weights")
     if not 0.0 <= adaption.keep < 1.0:
         raise ValueError(f"keep: found {adaption.keep}, expected at least 0 and below 1")
     if not 0.0 < adaption.low <= 1.0 <= adaption.high:

@@ -5,7 +5,7 @@ ingredients have one file each: `diffusion` (relation diffusion and walks), `poo
 and `robust_loss`; each has an exact off switch. This file joins the last two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,22 +33,25 @@ def lod(*, diffused: Sequence[str] = (), adaption: Adaption = OFF, robust: Robus
     """Gradient adaption over a noise-robust loss; with both off, the plain objective.
 
     Args:
-        diffused: structures that only the pool of diffused queries brings; needed by the mode 'project'.
-        adaption: how groups are balanced; a group is a structure of the batch.
+        diffused: structures that only the pool of diffused queries brings; needed by the mode 'project' and by groups
+            of 'origin'.
+        adaption: how groups are balanced.
         robust: pointwise loss.
 
     Returns:
         An objective for `query_method`. Its metric 'loss' is the plain one, comparable between runs; 'lambda/1p' and
-        so on are the groups' weights.
+        so on (or 'lambda/seen', 'lambda/diffused') are the groups' weights.
 
     Raises:
         ValueError: an option without meaning.
     """
     check_adaption(adaption)
     check_robust(robust)
-    if adaption.mode == "project" and not diffused:
-        raise ValueError("diffused: found no structure, expected at least one in mode project")
-    if adaption.mode != "project" and diffused:
+    apart = adaption.mode == "project" or adaption.groups == "origin"
+    if apart and not diffused:
+        needed = "mode project" if adaption.mode == "project" else "groups of origin"
+        raise ValueError(f"diffused: found no structure, expected at least one with {needed}")
+    if diffused and not apart:
         raise ValueError(f"diffused: found {', '.join(diffused)}, which mode {adaption.mode} does not tell apart")
     balanced = adaption.mode in ("logit", "param", "loss")
 
@@ -56,27 +59,40 @@ def lod(*, diffused: Sequence[str] = (), adaption: Adaption = OFF, robust: Robus
         for name in diffused:
             if name not in names:
                 raise ValueError(f"diffused: '{name}' is no structure of the method, found {', '.join(names)}")
-        state: dict[str, Any] = {"groups": {name: new_track() for name in names}} if balanced else {}
+        state: dict[str, Any] = {"groups": {name: new_track() for name in members(names)}} if balanced else {}
         return state | ({"step": jnp.zeros((), jnp.int32)} if robust.warm else {})
 
+    def members(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The structures of each group that is present."""
+        if adaption.groups == "structure":
+            return {name: (name,) for name in names}
+        found = {
+            "seen": tuple(name for name in names if name not in diffused),
+            "diffused": tuple(name for name in names if name in diffused),
+        }
+        return {group: each for group, each in found.items() if each}
+
     def value(params, score, weights, state):
-        names = tuple(weights)
         q = robust.q
         if robust.warm:
             q = robust.q * jnp.minimum(1.0, state["step"] / robust.warm)
             state = state | {"step": state["step"] + 1}
-        scored = score(params, names)
+        found = score(params, tuple(weights))
+        plain_losses = pooled({name: per_query(*found[name]) for name in weights}, weights)
+        metrics = loss_metrics(plain_losses, weights)
+        inside = members(tuple(weights))
+        names = tuple(inside)
+        weights = {group: jnp.concatenate([weights[name] for name in each]) for group, each in inside.items()}
+        scored = {group: _joined(found, each) for group, each in inside.items()}
 
         def group_loss(found: Scored, name: str, q=q, robust=robust):
             return weighted(per_query(*found, robust, q), weights[name]).total
 
-        plain_losses = pooled({name: per_query(*scored[name]) for name in names}, weights)
-        metrics = loss_metrics(plain_losses, weights)
         losses = jnp.stack([group_loss(scored[name], name) for name in names])
         part = shares(weights, adaption.reduce)
 
         def gradients(robust=robust, q=q):
-            one = jax.grad(lambda p, name: group_loss(score(p, (name,))[name], name, q, robust))
+            one = jax.grad(lambda p, name: group_loss(_joined(score(p, inside[name]), inside[name]), name, q, robust))
             return [one(params, name) for name in names]
 
         if adaption.mode == "off":
@@ -101,6 +117,13 @@ def lod(*, diffused: Sequence[str] = (), adaption: Adaption = OFF, robust: Robus
         return total, jax.lax.stop_gradient(state), metrics | {"objective": Mean(total, jnp.ones_like(total))}
 
     return Objective(init, value)
+
+
+def _joined(scored: Mapping[str, Scored], names: Sequence[str]) -> Scored:
+    """The scores of several structures as those of one."""
+    if len(names) == 1:
+        return scored[names[0]]
+    return Scored(*(jnp.concatenate(parts) for parts in zip(*(scored[name] for name in names), strict=True)))
 
 
 def _sizes(adaption, names, scored, group_loss, gradients, measured):

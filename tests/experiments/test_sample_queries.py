@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from experiments import sample_queries
@@ -35,6 +36,27 @@ def test_easy_answers_may_be_those_of_both_graphs(config):
     small, tokens, hard = easy("small")
     both, *same = easy("small_and_big")
     assert both < small and same == [tokens, hard]
+
+
+def test_test_triples_may_be_wrong_and_nothing_else(config, capsys):
+    def drawn(**flags):
+        sample_queries.main(dataclasses.replace(config, **flags))
+        return read_queries(config.out)
+
+    clean, noisy = drawn(), drawn(test_noise=0.5)
+    assert "test: 6 of 12 triples have another tail" in capsys.readouterr().out
+    for split in ("train", "valid"):
+        for name, each in getattr(clean, split).items():
+            assert each.tokens.tolist() == getattr(noisy, split)[name].tokens.tolist()
+
+    def edges(data):
+        one = data.test["1p"]
+        rows = np.repeat(np.arange(len(one.tokens)), np.diff(one.hard.ptr))
+        return {(*map(int, one.tokens[r]), int(t)) for r, t in zip(rows, one.hard.idx, strict=True)}
+
+    assert len(edges(clean) & edges(noisy)) >= 6 and edges(clean) != edges(noisy)
+    with pytest.raises(ValueError, match="--test_noise: found 1.5, expected 0 to 1"):
+        drawn(test_noise=1.5)
 
 
 def test_wrong_flags_are_named(config):

@@ -79,6 +79,29 @@ def test_groups_with_large_gradients_weigh_less_and_the_state_remembers():
     close(gradient, jax.jit(jax.grad(by_hand))(params))
 
 
+@pytest.mark.parametrize("mode", ["param", "logit", "loss"])
+def test_two_groups_are_the_seen_and_the_diffused_each_with_one_loss(mode):
+    def objective(**options):
+        return lod(diffused=("ip",), adaption=Adaption(mode=mode, groups="origin", **options))
+
+    close(run(objective(alpha=0.0))[3], run(lod())[3])
+    value, state, metrics, gradient = run(objective(reduce="mean"))
+    seen, diffused = (run(lod(adaption=Adaption(reduce="weight")), names=names) for names in (("1p", "2i"), ("ip",)))
+    tracks = state["groups"]
+    assert set(tracks) == {"seen", "diffused"}
+    np.testing.assert_allclose([tracks["seen"].loss, tracks["diffused"].loss], [seen[0], diffused[0]], rtol=1e-5)
+    if mode == "param":
+        sizes = [np.sqrt(dot(each[3], each[3])) for each in (seen, diffused)]
+        np.testing.assert_allclose([tracks["seen"].size, tracks["diffused"].size], sizes, rtol=1e-4)
+    weight = [float(metrics[f"lambda/{group}"].value()) for group in ("seen", "diffused")]
+    np.testing.assert_allclose(weight, balance(jnp.stack([tracks["seen"].size, tracks["diffused"].size])), rtol=1e-5)
+    np.testing.assert_allclose(value, (weight[0] * seen[0] + weight[1] * diffused[0]) / 2, rtol=1e-5)
+    expected = jax.tree.map(lambda a, b: (weight[0] * a + weight[1] * b) / 2, seen[3], diffused[3])
+    close(gradient, expected)
+    state = run(objective(), state=state, names=("1p", "2i"))[1]["groups"]
+    assert int(state["seen"].count) == 2 and int(state["diffused"].count) == 1
+
+
 def test_absent_groups_keep_their_track():
     objective = lod(adaption=Adaption(mode="loss", alpha=1.0))
     state = objective.init(NAMES)
@@ -150,6 +173,8 @@ def test_sizes_of_the_log_loss_while_the_robust_one_trains():
         ({"low": 2.0}, "low, high: found 2.0, 5.0"),
         ({"alpha": -1.0}, "alpha, rate: found -1.0"),
         ({"rate": 1.0}, "rate: found 1.0, expected 0 in mode off"),
+        ({"groups": "two"}, "groups: found 'two', expected one of structure, origin"),
+        ({"groups": "origin", "mode": "project"}, "groups: found 'origin', expected 'structure' in mode project"),
     ],
 )
 def test_options_without_meaning(options, message):
@@ -160,6 +185,8 @@ def test_options_without_meaning(options, message):
 def test_diffused_structures_belong_to_projection():
     with pytest.raises(ValueError, match="diffused: found no structure"):
         lod(adaption=Adaption(mode="project"))
+    with pytest.raises(ValueError, match="diffused: found no structure, expected at least one with groups of origin"):
+        lod(adaption=Adaption(mode="logit", groups="origin"))
     with pytest.raises(ValueError, match="diffused: found ip, which mode off does not tell apart"):
         lod(diffused=("ip",))
     with pytest.raises(ValueError, match="diffused: 'pi' is no structure of the method"):
