@@ -104,8 +104,8 @@ def _file(folder: Path, dataset: str) -> tuple[str, Path]:
         own = folder.resolve().parent.name if folder.name in FILES else folder.name.partition(".")[0]
         return canonical(dataset or own), folder
     name = canonical(dataset or folder.resolve().name)
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and canonical(path.name) == name)
-    for place in (folder / dataset, *inside) if dataset else (folder,):
+    named = [path for path in (*sorted(folder.iterdir()), folder.resolve()) if canonical(path.name) == name]
+    for place in (folder / dataset, *named) if dataset else (folder,):
         for file in FILES:
             if (place / file).is_file():
                 return name, place / file
@@ -114,9 +114,6 @@ def _file(folder: Path, dataset: str) -> tuple[str, Path]:
         for ending in ENDINGS:
             if (rows := stem.with_name(f"{stem.name}.{ending}")).is_file():
                 return name, rows
-    for file in FILES:
-        if (folder / file).is_file() and canonical(folder.resolve().name) == name:
-            return name, folder / file
     here = sorted({path.name.partition(".")[0] if path.is_file() else path.name for path in folder.iterdir()})
     hint = nearest(dataset, here)
     expected = f"{name}/ with {', '.join(TABLES)} or users.dat, or {name}.csv, .tsv, .txt"
