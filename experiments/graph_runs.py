@@ -26,7 +26,7 @@ from jaxmodels.data.graph_files import Split
 from jaxmodels.graphs.bucketed import Bucketed
 from jaxmodels.graphs.graph_method import graph_method
 from jaxmodels.graphs.node_parts import NodeParts
-from jaxmodels.graphs.rows import node_rows, on_rows
+from jaxmodels.graphs.rows import Repeated, node_rows, on_rows
 from jaxmodels.graphs.schedule import warmup_power
 from jaxmodels.method import Method
 from jaxmodels.rules import count
@@ -249,7 +249,7 @@ def feeding(
         batch = put_batch(_own(rows, mesh), mesh)
         padding = 1.0 - len(problem.labels) / len(rows["label"])
         if setup.config.parts == 1:
-            return _Same(batch), 1, _whole(made, batch), padding
+            return Repeated(batch), 1, _whole(made, batch), padding
         graph, number = problem.graphs[0], setup.config.parts
         parts_of_it = NodeParts(graph, problem.labels, mask, parts=number, seed=seed, shards=shards)
         return _Owned(parts_of_it, mesh), number, _whole(made, batch), padding
@@ -282,18 +282,6 @@ class _Owned:
 
     def __getitem__(self, step: int) -> Any:
         return _own(self._batches[step], self._mesh)
-
-
-class _Same:
-    """The same batch at every step; it lies on the devices already."""
-
-    sizes = (1,)
-
-    def __init__(self, batch: Any):
-        self._batch = batch
-
-    def __getitem__(self, step: int) -> Any:
-        return self._batch
 
 
 def _whole(made: Built, batch: Any) -> Callable[[Any], Callable[[np.ndarray], np.ndarray]]:

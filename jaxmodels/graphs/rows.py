@@ -47,6 +47,24 @@ def node_rows(
     }
 
 
+class Repeated:
+    """The same batch at every step: batches[step] of full-graph training.
+
+    Attributes:
+        sizes: of batches, for whoever counts programs.
+    """
+
+    sizes = (1,)
+
+    def __init__(self, batch: Batch):
+        """Takes the batch, such as that of `node_rows`."""
+        self._batch = batch
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch."""
+        return self._batch
+
+
 def graph_rows(graphs: Sequence[GraphsTuple], label: Any, *, nodes: int, edges: int, count: int) -> dict[str, Any]:
     """Several graphs as a batch of so many rows; 'mask' is 1 for the real graphs.
 
