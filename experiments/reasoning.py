@@ -99,6 +99,8 @@ class Flags:
     pool_per_structure: int = 0
     """lod: diffused queries of each structure; 0 takes as many as the largest trained structure but 1p has, at most
     20,000."""
+    pool_refresh: int = 0
+    """lod: steps after which other diffused queries take the place of those in the pool; 0 keeps them."""
     pool_depth: int = 2
     """lod: most operations that a training query goes through."""
     targets: tuple[str, ...] = ()
@@ -185,7 +187,16 @@ def check(config: Config) -> None:
         share: float | None = getattr(config, flag)
         if share is not None and not 0.0 <= share <= 1.0:
             raise ValueError(f"--{flag}: found {share}, expected 0 to 1")
-    for flag in ("eval_queries", "pool_per_structure", "diffusion_hops", "q_warm", "tau", "adapt_alpha", "adapt_rate"):
+    for flag in (
+        "eval_queries",
+        "pool_per_structure",
+        "pool_refresh",
+        "diffusion_hops",
+        "q_warm",
+        "tau",
+        "adapt_alpha",
+        "adapt_rate",
+    ):
         if not getattr(config, flag) >= 0:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
     if not 0.0 < config.diffusion_stop <= 1.0:
@@ -207,6 +218,9 @@ def check(config: Config) -> None:
         raise ValueError(f"--eta: found {config.eta} without damage to take part in, expected --noise=answer or triple")
     if config.union == "dm" and config.base != "betae":
         raise ValueError(f"--union=dm: needs negation, which {config.base} does not have; expected --base=betae")
+    if config.pool_refresh and (config.filter_negatives or config.pool_fraction == 0):
+        found = "--filter_negatives, whose batches would change their shape" if config.filter_negatives else "no pool"
+        raise ValueError(f"--pool_refresh: found it with {found}")
     if config.method == "lod" and config.adaption == "project" and config.pool_fraction == 0:
         raise ValueError(
             "--adaption=project: found --pool_fraction=0, expected diffused queries, whose gradients it bends"

@@ -88,7 +88,8 @@ class Training(NamedTuple):
     Attributes:
         queries: structure -> queries and answers.
         graph: the training edges, from which the pool is drawn.
-        damage: what was done to answers: a function for those of a pool, too.
+        damage: what was done to answers: a function for those of a pool, too; (answers, generator or None for the
+            run's own) -> answers.
     """
 
     queries: dict[str, Trained]
@@ -112,8 +113,8 @@ def training(config: Any, loaded: Loaded, names: tuple[str, ...], seed: int) -> 
     graph = _graph(edges, loaded)
     if config.noise == "answer":
 
-        def damage(sets: Answers) -> Answers:
-            return noisy_answers(sets, rng, eta=config.eta, entities=loaded.entities)
+        def damage(sets: Answers, random: np.random.Generator | None = None) -> Answers:
+            return noisy_answers(sets, random or rng, eta=config.eta, entities=loaded.entities)
 
         noisy = {name: Trained(each.tokens, damage(each.answers)) for name, each in found.items()}
         return Training(noisy, graph, damage)
@@ -129,7 +130,7 @@ def training(config: Any, loaded: Loaded, names: tuple[str, ...], seed: int) -> 
     kept = {name: found[name] for name in names if name in found and len(found[name].tokens)}
     if not kept:
         raise ValueError(f"--eta: found {config.eta}, which leaves no training query of {loaded.name} with an answer")
-    return Training(kept, graph, lambda sets: sets)
+    return Training(kept, graph, lambda sets, random=None: sets)
 
 
 def _graph(edges: np.ndarray, loaded: Loaded) -> Graph:

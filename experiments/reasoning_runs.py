@@ -22,7 +22,7 @@ from jaxmodels.method import Method
 from jaxmodels.reasoning.adam import drop_updates, query_adam
 from jaxmodels.reasoning.adaption import OFF, Adaption
 from jaxmodels.reasoning.ask import Reasoner
-from jaxmodels.reasoning.batches import QueryBatches, Trained, query_batches
+from jaxmodels.reasoning.batches import QueryBatches, Refreshed, Trained, query_batches
 from jaxmodels.reasoning.betae import betae
 from jaxmodels.reasoning.diffusion import surroundings
 from jaxmodels.reasoning.evaluation import rank_queries
@@ -56,7 +56,16 @@ MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 
 # Flags that mean nothing to the base model alone, and those that say where, how often or in which company to run.
 LOD_FLAGS = (
-    *("pool_fraction", "pool_per_structure", "pool_depth", "targets", "holdout", "tau", "diffusion_stop"),
+    *(
+        "pool_fraction",
+        "pool_per_structure",
+        "pool_depth",
+        "pool_refresh",
+        "targets",
+        "holdout",
+        "tau",
+        "diffusion_stop",
+    ),
     *("diffusion_hops", "adaption", "adapt_alpha", "adapt_rate", "adapt_on", "adapt_groups", "group_reduce"),
     *("q", "q_warm", "mix", "eps", "robust_sides"),
 )
@@ -238,8 +247,8 @@ def pool_size(trained: Mapping[str, int]) -> int:
     return min(max(larger), MOST_DIFFUSED)
 
 
-def draw_pool(setup: Setup, config: Any, names: Names, found: Training, seed: int) -> Pool:
-    """The diffused queries of a run."""
+def draw_pool(setup: Setup, config: Any, names: Names, found: Training, seed: int, again: int = 0) -> Pool:
+    """The diffused queries of a run, or those that take their place, for the first time (`again` 1), the second, ..."""
     quota = config.pool_per_structure or pool_size({name: len(each.tokens) for name, each in found.queries.items()})
     base = build_base(setup)
     near = surroundings(found.graph, beta=config.diffusion_stop, hops=config.diffusion_hops)
@@ -253,7 +262,7 @@ def draw_pool(setup: Setup, config: Any, names: Names, found: Training, seed: in
         exclude=known_queries(setup.loaded.data),
         depth=config.pool_depth,
         tau=config.tau,
-        seed=seed,
+        seed=(seed, again) if again else seed,
     )
 
 
@@ -269,17 +278,26 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
         {} if pool is None else {n: Trained(pool.queries[n], found.damage(pool.answers[n])) for n in pool.queries}
     )
     drawn = time.perf_counter() - started
-    loader = query_batches(
-        found.queries,
-        config.batch_size,
-        seed=seed,
-        pool=diffused,
-        pool_fraction=config.pool_fraction or 0.0,
-        alternate=config.alternate,
-        with_answers=setup.loaded.entities if config.filter_negatives else None,
-        multiple=shards(setup),
-        rows=lambda n: local_rows(setup.mesh, n),
-    )
+
+    def batches(again: int) -> QueryBatches:
+        return query_batches(
+            found.queries,
+            config.batch_size,
+            seed=seed,
+            pool=diffused | (redrawn(again) if again else {}),
+            pool_fraction=config.pool_fraction or 0.0,
+            alternate=config.alternate,
+            with_answers=setup.loaded.entities if config.filter_negatives else None,
+            multiple=shards(setup),
+            rows=lambda n: local_rows(setup.mesh, n),
+        )
+
+    def redrawn(again: int) -> dict[str, Trained]:
+        """Other diffused queries; a structure that this draw does not reach keeps those of the first."""
+        random, new = np.random.default_rng((seed, 7, again)), draw_pool(setup, config, names, found, seed, again)
+        return {n: Trained(new.queries[n], found.damage(new.answers[n], random)) for n in new.queries if n in diffused}
+
+    loader = Refreshed(batches, config.pool_refresh) if diffused and config.pool_refresh else batches(0)
     method, optimizer = build(setup, config, base, names, tuple(diffused), loader)
     settings = {"flags": plain(config), "data": setup.loaded.name, "pool": {} if pool is None else pool.report()}
     begin_folder(folder, settings, config.resume)
@@ -338,7 +356,7 @@ def train(setup: Setup, name: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def build(
-    setup: Setup, config: Any, base: QueryModel, names: Names, pool: tuple[str, ...], loader: QueryBatches
+    setup: Setup, config: Any, base: QueryModel, names: Names, pool: tuple[str, ...], loader: QueryBatches | Refreshed
 ) -> tuple[Method, optax.GradientTransformation]:
     """Method and optimizer; runs that differ in their seed alone share them, and so the compiled step."""
     known = tuple(dict.fromkeys((*names.seen, *pool, *names.tested)))

@@ -6,6 +6,7 @@ static; the published code mixes and shuffles all, which gives the same shares o
 visits every query once, in an order of its own. Negatives are drawn on the device, see `method.query_method`.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -107,6 +108,28 @@ def query_batches(
     return QueryBatches(
         queries, batch_size, seed, pool or {}, pool_fraction, alternate, with_answers, multiple, rows or range
     )
+
+
+class Refreshed:
+    """Batches whose diffused queries change every so many steps; `batches[step]` stays a function of (seed, step)."""
+
+    def __init__(self, make: Callable[[int], "QueryBatches"], every: int):
+        """Takes what makes batches.
+
+        Args:
+            make: 0 for the first `every` steps, 1 for the next and so on -> batches, which may differ in the queries of
+                their pool and not in its structures.
+            every: steps, at least 1.
+        """
+        self._made, self._every = functools.lru_cache(maxsize=2)(make), every  # two: batches are read ahead
+
+    def __getitem__(self, step: int) -> tuple[QueryBatch, ...]:
+        """The batches of a step."""
+        return self._made(step // self._every)[step]
+
+    def counts(self) -> list[dict[str, int]]:
+        """Rows of each structure in each of a step's batches."""
+        return self._made(0).counts()
 
 
 class _Part(NamedTuple):

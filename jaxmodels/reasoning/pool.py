@@ -48,7 +48,7 @@ def diffuse(
     max_answers: int | None = None,
     max_negated_answers: int | None = 100,
     max_attempts: int | None = None,
-    seed: int = 0,
+    seed: int | tuple[int, ...] = 0,
     chunk: int = 2048,
 ) -> Pool:
     """Draws a pool.

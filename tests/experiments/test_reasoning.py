@@ -102,23 +102,49 @@ def test_the_pool_aims_at_what_is_tested_and_not_trained(folder, tmp_path):
     assert reasoning_runs.names_of(chosen, base).targets == ("2p",)
 
 
-def test_an_interrupted_run_resumes_to_the_same_result(folder, tmp_path, monkeypatch):
-    config = quick(folder, tmp_path / "whole", method="base", steps=4)
-    reasoning.main(config)
+def interrupted(config, monkeypatch):
+    """A run that Ctrl-C ends after its second step."""
 
     def press(*_):
         return lambda row: signal.raise_signal(signal.SIGINT) if row["step"] == 2 else None
 
-    parts = dataclasses.replace(config, workdir=tmp_path / "parts")
     with monkeypatch.context() as patched:
         patched.setattr(tables, "progress", press)
         with pytest.raises(Interrupted):
-            reasoning.main(parts)
+            reasoning.main(config)
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(folder, tmp_path, monkeypatch):
+    config = quick(folder, tmp_path / "whole", method="base", steps=4)
+    reasoning.main(config)
+
+    parts = dataclasses.replace(config, workdir=tmp_path / "parts")
+    interrupted(parts, monkeypatch)
     reasoning.main(dataclasses.replace(parts, resume=True))
     model = load_reasoner(next((tmp_path / "parts").glob("base-*")) / "seed0" / "model")
     start = model.base.init(jax.random.key(0))
     assert not np.array_equal(model.params["entity"]["embedding"], start["entity"]["embedding"])
     one, two = (read_results(config.workdir / "results.jsonl")[0] for config in (config, parts))
+    assert one["structures"] == two["structures"]
+
+
+def test_a_pool_that_is_drawn_anew_resumes_to_the_same_result(folder, tmp_path, monkeypatch):
+    config = quick(folder, tmp_path / "whole", steps=4, pool_refresh=1, noise="answer", references=False)
+    drawn, draw = [], reasoning_runs.draw_pool
+
+    def recorded(*args):
+        drawn.append((args[5] if len(args) > 5 else 0, draw(*args)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(reasoning_runs, "draw_pool", recorded)
+    reasoning.main(config)
+    assert sorted({again for again, _ in drawn}) == [0, 1, 2, 3]
+    pools = [pool.queries["ip"].tolist() for _, pool in drawn]
+    assert len({str(pool) for pool in pools}) == len(pools)
+    parts = dataclasses.replace(config, workdir=tmp_path / "parts")
+    interrupted(parts, monkeypatch)
+    reasoning.main(dataclasses.replace(parts, resume=True))
+    one, two = (read_results(each.workdir / "results.jsonl")[0] for each in (config, parts))
     assert one["structures"] == two["structures"]
 
 
@@ -128,7 +154,14 @@ def test_the_base_does_not_depend_on_flags_of_lod(folder, tmp_path):
         setup = reasoning_runs.Setup(config, reasoning_data.load(config), None, [], {}, {})
         return reasoning_runs.method_folder(setup, method)
 
-    for flags in ({"pool_fraction": 0.5}, {"adaption": "off"}, {"q": 0.7}, {"tau": 0.0}, {"holdout": ("ip",)}):
+    for flags in (
+        {"pool_fraction": 0.5},
+        {"adaption": "off"},
+        {"q": 0.7},
+        {"tau": 0.0},
+        {"holdout": ("ip",)},
+        {"pool_refresh": 1},
+    ):
         assert place("base", **flags) == place("base") and place("lod", **flags) != place("lod")
     for flags in ({"noise": "triple"}, {"dim": 8}, {"seed": 3}):
         assert (place("base", **flags) == place("base")) == ("seed" in flags)
@@ -176,6 +209,8 @@ def test_settings_reach_the_objective(folder, tmp_path):
         (["--queries=none.npz"], "none.npz"),
         (["--gamma=nan"], "--gamma: found nan, expected above 0"),
         (["--tau=-1"], "--tau: found -1.0, expected at least 0"),
+        (["--pool_refresh=5", "--filter_negatives"], "--pool_refresh: found it with --filter_negatives, whose batches"),
+        (["--pool_refresh=5", "--pool_fraction=0"], "--pool_refresh: found it with no pool"),
         (["--pool_depth=0"], "--pool_depth: found 0, expected at least 1"),
         (["--diffusion_stop=0"], "--diffusion_stop: found 0.0, expected above 0 and at most 1"),
         (["--q=0.3", "--mix=0.5"], "--mix: found 0.5 beside --q=0.3, expected one of them to be 0"),

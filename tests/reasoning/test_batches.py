@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.data.query_files import Lists, Queries, empty_lists
-from jaxmodels.reasoning.batches import Trained, query_batches, quotas, trained
+from jaxmodels.reasoning.batches import Refreshed, Trained, query_batches, quotas, trained
 from jaxmodels.reasoning.graph import Answers
 from jaxmodels.reasoning.structures import width
 
@@ -59,6 +59,27 @@ def test_the_pool_takes_its_share_of_the_kinds_it_has():
     assert loader.counts() == [{"1p": 3, "2p": 5}, {"2i": 4, "ip": 4}, {"1p": 3, "2p": 5}]
     assert query_batches(QUERIES, 8, seed=0, pool=POOL, pool_fraction=0.0).counts()[1] == {"2i": 8}
     assert query_batches({"1p": QUERIES["1p"]}, 8, seed=0, pool=POOL).counts()[1] == {"ip": 8}
+
+
+def test_a_refreshed_pool_changes_its_own_rows_alone():
+    made = []
+
+    def make(again):
+        made.append(again)
+        return query_batches(QUERIES, 8, seed=0, pool={"ip": some("ip", 4 + again, 2 + again)}, pool_fraction=0.5)
+
+    loader, first = (
+        Refreshed(make, 3),
+        query_batches(QUERIES, 8, seed=0, pool={"ip": some("ip", 4, 2)}, pool_fraction=0.5),
+    )
+    assert loader.counts() == first.counts()
+    for step in (0, 2, 4, 7, 1):
+        for turn, (one, two) in enumerate(zip(loader[step], first[step], strict=True)):
+            assert one.keys() == two.keys()
+            for name in one:
+                same = np.array_equal(one[name]["query"], two[name]["query"])
+                assert same == (name != "ip" or step < 3), (step, turn, name)
+    assert made == [0, 1, 2, 0]
 
 
 def test_a_pool_without_a_row_is_an_error():
