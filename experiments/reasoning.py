@@ -187,16 +187,8 @@ def check(config: Config) -> None:
         share: float | None = getattr(config, flag)
         if share is not None and not 0.0 <= share <= 1.0:
             raise ValueError(f"--{flag}: found {share}, expected 0 to 1")
-    for flag in (
-        "eval_queries",
-        "pool_per_structure",
-        "pool_refresh",
-        "diffusion_hops",
-        "q_warm",
-        "tau",
-        "adapt_alpha",
-        "adapt_rate",
-    ):
+    whole = "eval_queries", "pool_per_structure", "pool_refresh", "diffusion_hops", "q_warm"
+    for flag in (*whole, "tau", "adapt_alpha", "adapt_rate"):
         if not getattr(config, flag) >= 0:
             raise ValueError(f"--{flag}: found {getattr(config, flag)}, expected at least 0")
     if not 0.0 < config.diffusion_stop <= 1.0:

@@ -56,19 +56,10 @@ MODEL = "model"  # folder of a run's trained model, which `load_reasoner` reads
 
 # Flags that mean nothing to the base model alone, and those that say where, how often or in which company to run.
 LOD_FLAGS = (
-    *(
-        "pool_fraction",
-        "pool_per_structure",
-        "pool_depth",
-        "pool_refresh",
-        "targets",
-        "holdout",
-        "tau",
-        "diffusion_stop",
-    ),
-    *("diffusion_hops", "adaption", "adapt_alpha", "adapt_rate", "adapt_on", "adapt_groups", "group_reduce"),
-    *("q", "q_warm", "mix", "eps", "robust_sides"),
-)
+    "pool_fraction", "pool_per_structure", "pool_depth", "pool_refresh", "targets", "holdout", "tau", "diffusion_stop",
+    "diffusion_hops", "adaption", "adapt_alpha", "adapt_rate", "adapt_on", "adapt_groups", "group_reduce", "q",
+    "q_warm", "mix", "eps", "robust_sides",
+)  # fmt: skip
 BOOKKEEPING = ("queries",)  # flags that change no result, beside those of every experiment
 
 
