@@ -39,7 +39,6 @@ def error_of(monkeypatch, capsys, *argv):
         (("--recipe=paper",), "Error: --recipe=paper: nothing was released for 'digits'"),
         (("--method=lof", "--bank=3"), "Error: --bank: --method=lof has no such option, only rcpmod has"),
         (("--outliers=labelled",), "Error: --outliers=labelled: digits has 10 classes, expected two of normal objects"),
-        (("--plan=v5e:4x4", "--batch_size=100"), "Error: --batch_size=100: expected a multiple of data x fsdp = 16"),
         (("--neighbours=2000",), "the neighbours asked for (neighbours)"),
         (("--negative=2000",), "the rank of the triplet's negatives (negative)"),
         (("--temperature=0",), "Error: temperature: found 0.0, expected more than 0"),
@@ -50,6 +49,12 @@ def error_of(monkeypatch, capsys, *argv):
 def test_wrong_flags(argv, message, tmp_path, monkeypatch, capsys):
     error = error_of(monkeypatch, capsys, f"--workdir={tmp_path}", *argv)
     assert message in error and error.count("\n") == 1, error
+
+
+def test_a_planned_batch_that_the_slice_does_not_divide(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("libtpu", reason="needs the extra [plan]")
+    error = error_of(monkeypatch, capsys, f"--workdir={tmp_path}", "--plan=v5e:4x4", "--batch_size=100")
+    assert error == "Error: --batch_size=100: expected a multiple of data x fsdp = 16\n"
 
 
 def test_an_unknown_method_names_the_known_ones(monkeypatch, capsys):
