@@ -5,6 +5,7 @@ import functools
 import signal
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -114,6 +115,11 @@ def interrupted(config, monkeypatch):
             reasoning.main(config)
 
 
+def model_of(config):
+    """What the method's only run saved."""
+    return load_reasoner(next(config.workdir.glob(f"{config.method}-*")) / "seed0" / "model")
+
+
 def test_an_interrupted_run_resumes_to_the_same_result(folder, tmp_path, monkeypatch):
     config = quick(folder, tmp_path / "whole", method="base", steps=4)
     reasoning.main(config)
@@ -121,9 +127,10 @@ def test_an_interrupted_run_resumes_to_the_same_result(folder, tmp_path, monkeyp
     parts = dataclasses.replace(config, workdir=tmp_path / "parts")
     interrupted(parts, monkeypatch)
     reasoning.main(dataclasses.replace(parts, resume=True))
-    model = load_reasoner(next((tmp_path / "parts").glob("base-*")) / "seed0" / "model")
+    model = model_of(parts)
     start = model.base.init(jax.random.key(0))
     assert not np.array_equal(model.params["entity"]["embedding"], start["entity"]["embedding"])
+    chex.assert_trees_all_equal(model.params, model_of(config).params)
     one, two = (read_results(config.workdir / "results.jsonl")[0] for config in (config, parts))
     assert one["structures"] == two["structures"]
 
@@ -144,8 +151,7 @@ def test_a_pool_that_is_drawn_anew_resumes_to_the_same_result(folder, tmp_path, 
     parts = dataclasses.replace(config, workdir=tmp_path / "parts")
     interrupted(parts, monkeypatch)
     reasoning.main(dataclasses.replace(parts, resume=True))
-    one, two = (read_results(each.workdir / "results.jsonl")[0] for each in (config, parts))
-    assert one["structures"] == two["structures"]
+    chex.assert_trees_all_equal(model_of(config).params, model_of(parts).params)
 
 
 def test_the_base_does_not_depend_on_flags_of_lod(folder, tmp_path):
