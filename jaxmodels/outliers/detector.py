@@ -125,7 +125,7 @@ class PartialMultiViewOutlierDetector(OutlierMixin, BaseEstimator):
                 the neighbours, or an argument out of range.
         """
         share: Any = self.contamination
-        if not isinstance(share, int | float) or not 0.0 < share <= 0.5:
+        if not isinstance(share, int | float | np.number) or not 0.0 < share <= 0.5:
             raise ValueError(f"contamination: found {share}, expected more than 0 and at most 0.5")
         if self.scale not in ("view", "feature", None):
             raise ValueError(f"scale: found '{self.scale}', expected view, feature or None")

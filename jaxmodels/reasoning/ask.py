@@ -134,7 +134,7 @@ def ask(
     """
     check(model)
     for name, value in {"top": top, "chunk": chunk}.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{name}: found {value}, expected an integer of at least 1")
     if only_new and model.graph is None:
         raise ValueError("only_new: the model has no graph of known facts, expected one")
