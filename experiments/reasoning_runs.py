@@ -140,6 +140,12 @@ def names_of(setup: Setup, base: QueryModel) -> Names:
         raise ValueError(
             f"--holdout: leaves out all of {', '.join(config.targets or default)}, expected some target of the pool"
         )
+    told_apart = config.adaption == "project" or config.adapt_groups == "origin"
+    if config.method == "lod" and told_apart and set(targets) <= set(seen):
+        flag = "--adaption=project" if config.adaption == "project" else "--adapt_groups=origin"
+        raise ValueError(
+            f"--targets: found {', '.join(targets)}, which are trained; {flag} needs some that only the pool brings"
+        )
     return Names(seen, tested, targets)
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -76,8 +77,17 @@ def test_recommendation(tmp_path, monkeypatch):
     exec(blocks("recommendation.md"), names)
     assert names["best"].items.shape == (2, 10) and names["new"].items.shape == (1, 10)
     assert {path.name for path in Path("index").iterdir()} == {"items.npy", "ids.npy", "index.json"}
-    single = jm.recommendation.Objective(form="mean", diversity=0)
-    assert jm.recommendation.dpcml(4, 6, vectors=1, objective=single).init is not None
+    single = jm.recommendation.dpcml(
+        names["users"],
+        names["items"],
+        dim=4,
+        vectors=1,
+        objective=jm.recommendation.Objective(form="mean", diversity=0),
+    )
+    start = single.init(jax.random.key(0), {"known": names["known"]})
+    run = jm.fit(single, names["batches"], jm.adamw(single.groups, 3e-3), steps=1, variables=start)
+    assert run.variables["params"]["user"].shape == (names["users"], 4)
+    assert np.isfinite(run.history[-1]["loss"])
 
 
 def test_outliers():

@@ -196,6 +196,8 @@ def test_settings_reach_the_objective(folder, tmp_path):
     assert "step" in warm.init(("1p",)) and set(warm.init(("1p",))["groups"]) == {"1p"}
     off = reasoning_runs.objective_of(dataclasses.replace(config, adaption="off"), names, ("ip",))
     assert off.init(("1p",)) == {}
+    two = reasoning_runs.objective_of(dataclasses.replace(config, adapt_groups="origin"), names, ("1p", "ip"))
+    assert set(two.init(("1p", "ip"))["groups"]) == {"seen", "diffused"}
     with pytest.raises(ValueError, match="warm: found 5, expected 0 where q is 0"):
         reasoning_runs.objective_of(dataclasses.replace(config, q=0.0, q_warm=5), names, ())
 
@@ -222,6 +224,10 @@ def test_settings_reach_the_objective(folder, tmp_path):
         (["--q=0.3", "--mix=0.5"], "--mix: found 0.5 beside --q=0.3, expected one of them to be 0"),
         (["--q=0", "--q_warm=5"], "--q_warm: found 5 updates in which q would grow to 0"),
         (["--adaption=off", "--adapt_rate=1"], "--adapt_rate: found 1.0, but --adaption=off has no weights"),
+        (["--adaption=off", "--adapt_groups=origin"], "--adapt_groups=origin: --adaption=off has no weights"),
+        (["--pool_fraction=0", "--adapt_groups=origin"], "--adapt_groups=origin: found --pool_fraction=0, expected"),
+        (["--targets", "2i", "--adapt_groups=origin"], "--targets: found 2i, which are trained; --adapt_groups=origin"),
+        (["--targets", "2i", "--adaption=project"], "--targets: found 2i, which are trained; --adaption=project needs"),
         (["--method=base", "--q=0.3"], "--q: found with --method=base, but is a flag of Logic Diffusion"),
         (["--eta=0.2"], "--eta: found 0.2 without damage to take part in"),
         (["--holdout", "ip"], "--holdout: leaves out all of ip, expected some target of the pool"),
