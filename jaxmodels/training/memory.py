@@ -19,17 +19,22 @@ def peak_bytes() -> int:
 def reuse_freed_memory() -> bool:
     """Lets this process keep freed memory for its next allocation; returns whether the C library can (glibc).
 
-    A compiled step on a CPU allocates its temporaries anew each time. From 32 MiB on glibc takes them from the kernel
-    and gives them back, and the kernel clears every page again: a third of a step of `vit('mini')` at batch 64
-    (`benchmarks/allocator.py`). Call it once, before training; the process then holds on to its peak.
+    A compiled step on a CPU allocates its temporaries anew each time, in one piece. From 32 MiB on glibc takes them
+    from the kernel and gives them back, and the kernel clears every page again: a third of a step of `vit('mini')` at
+    batch 64 (`benchmarks/allocator.py`). Only the main thread can keep pieces of any size, other threads less than
+    64 MiB, so programs for one CPU device run in the thread that calls them, not asynchronously. Call it once, in the
+    main thread, before the first computation; the process then holds on to its peak.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(option, value) == 1 for option, value in _KEEP)
+    if mallopt is None or not all(mallopt(option, value) == 1 for option, value in _KEEP):
+        return False
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    return True
 
 
-_KEEP = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: none from the kernel directly; M_TRIM_THRESHOLD: never give back
+_KEEP = ((-4, 0), (-1, -1))  # M_MMAP_MAX: none from the kernel directly; M_TRIM_THRESHOLD: never give back
 
 
 def show_bytes(count: int | float) -> str:
