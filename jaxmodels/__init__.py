@@ -18,6 +18,7 @@ from jaxmodels.data.batches import batches, eval_batches
 from jaxmodels.method import Aux, Mean, Method
 from jaxmodels.training.evaluate import evaluate
 from jaxmodels.training.fit import fit
+from jaxmodels.training.memory import reuse_freed_memory
 from jaxmodels.training.mesh import local_rows, make_mesh
 from jaxmodels.training.optimizer import adamw, sgd
 from jaxmodels.tuning.adapter import adapter, adaptformer
@@ -77,6 +78,7 @@ __all__ = [
     "res_prompt",
     "res_tuning",
     "res_tuning_bypass",
+    "reuse_freed_memory",
     "save_tuner",
     "serve",
     "sgd",
