@@ -28,6 +28,7 @@ class Protocol:
     """How a configuration is chosen and when a run ends."""
 
     drawn: int = 0  # random configurations of each method; 0: those of its written grid
+    input_dropout: bool = False  # drawn ones have a dropout of the features as well
     tuning: int = 3  # splits that choose among them
     splits: int = 10  # splits on which the chosen one is trained and reported
     epochs: int = 1000  # at most
@@ -35,7 +36,7 @@ class Protocol:
 
     def configs(self, dataset: str, method: str) -> tuple[dict[str, Any], ...]:
         """The configurations of a method; PyTorch Geometric's peers have those of ours."""
-        return grid(dataset, method.removeprefix(PYG), self.drawn)
+        return grid(dataset, method.removeprefix(PYG), self.drawn, input_dropout=self.input_dropout)
 
 
 class Records:
@@ -47,7 +48,7 @@ class Records:
             record = json.loads(line)
             configs = dict(enumerate(protocol.configs(record["dataset"], record["method"])))
             if record["options"] != configs.get(record["config"]):
-                raise ValueError(f"{file}:{number}: {record['options']} is not what --drawn={protocol.drawn} has there")
+                raise ValueError(f"{file}:{number}: {record['options']} is not what these flags have there")
             self.done[self.key(record)] = record
 
     @staticmethod

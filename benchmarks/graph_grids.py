@@ -1,7 +1,8 @@
 """The configurations that each method of graph_accuracy.py is given: written grids, or as many as one asks for, drawn.
 
 Every method has a grid of four configurations; on minesweeper N2 has two and its peers three. Drawn ones are the same
-for every data set and as many for each method, from ranges that it shares with the others where it has the option.
+for every data set and as many for each method, from ranges that it shares with the others where it has the option. With
+`input_dropout` the same ones get a dropout of the features, drawn apart.
 """
 
 from typing import Any
@@ -29,10 +30,12 @@ PEER_GRID = (
 DEEP_PEER = {**PEER_GRID[2], "depth": 12}
 
 
-def grid(dataset: str, method: str, drawn: int = 0) -> tuple[Config, ...]:
+def grid(dataset: str, method: str, drawn: int = 0, *, input_dropout: bool = False) -> tuple[Config, ...]:
     """The configurations of a method on a data set: the written ones, or `drawn` random ones if that is not 0."""
     if drawn:
-        return draw(method, drawn)
+        found, rng = draw(method, drawn), np.random.default_rng(1)
+        rates = rng.choice([0.0, 0.5, 0.8], drawn).tolist()
+        return tuple({**c, "input_dropout": r} for c, r in zip(found, rates, strict=True)) if input_dropout else found
     if dataset == "minesweeper":
         return (PUBLISHED, DEEP) if method == "n2" else (*PEER_GRID[2:], DEEP_PEER)
     return N2_GRID if method == "n2" else PEER_GRID

@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--pyg", nargs="*", choices=PEERS, default=[], help="peers that PyTorch trains as well")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--drawn", type=int, default=0, help="random configurations of each method, else written ones")
+    parser.add_argument(
+        "--input_dropout", action="store_true", help="drawn ones have a dropout of the features as well"
+    )
     parser.add_argument("--tuning", type=int, default=3, help="splits that choose a configuration")
     parser.add_argument("--splits", type=int, default=10, help="of each data set that are trained, --tuning or more")
     parser.add_argument("--epochs", type=int, default=1000, help="at most, beside early stopping")
@@ -52,6 +55,8 @@ def main() -> None:
         parser.error(f"--tuning={a.tuning} --splits={a.splits}: expected 1 <= tuning <= splits <= 10")
     if a.drawn < 0:
         parser.error(f"--drawn={a.drawn}: expected 0 or more")
+    if a.input_dropout and not a.drawn:
+        parser.error("--input_dropout: found --drawn=0, expected drawn configurations")
     if "speed" in a.parts and not {"n2", *PEERS}.issuperset(a.methods):
         parser.error(f"--methods {' '.join(a.methods)}: expected none but n2, {', '.join(PEERS)} for --parts speed")
     reuse_freed_memory()
@@ -64,7 +69,7 @@ def main() -> None:
         from benchmarks import graph_batches
 
         graph_batches.compare(a.data_dir, list(graph_batches.STEPS), a.repeats)
-    protocol = graph_accuracy.Protocol(a.drawn, a.tuning, a.splits, a.epochs, a.patience)
+    protocol = graph_accuracy.Protocol(a.drawn, a.input_dropout, a.tuning, a.splits, a.epochs, a.patience)
     records = graph_accuracy.Records(a.runs, protocol)
     if "accuracy" in a.parts:
         methods = [*a.methods, *(graph_accuracy.PYG + m for m in a.pyg)]

@@ -28,10 +28,12 @@ class Choice(NamedTuple):
     about: str
 
 
-N2_FLAGS = {"layers": "steps", "width": "width", "dropout": "dropout", "state_width": "state_width",
-            "pieces": "pieces", "pseudo_nodes": "pseudo_nodes", "pathway": "pathway", "dense": "dense",
-            "linear_order": "linear_order", "remat": "remat", "own_steps": "shared", "without": "without"}  # fmt: skip
-PEER_FLAGS = {"layers": "depth", "width": "width", "dropout": "dropout", "pool": "pool", "residual": "residual"}
+SHARED = ("width", "dropout", "input_dropout")
+N2_FLAGS = {
+    **{name: name for name in (*SHARED, "state_width", "pieces", "pseudo_nodes", "pathway", "dense", "linear_order")},
+    "layers": "steps", "remat": "remat", "own_steps": "shared", "without": "without",
+}  # fmt: skip
+PEER_FLAGS = {**{name: name for name in (*SHARED, "pool", "residual")}, "layers": "depth"}
 PEER, POOLED = {"depth": 2, "width": 64, "dropout": 0.5}, {"depth": 4, "width": 32, "dropout": 0.0}
 
 

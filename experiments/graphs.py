@@ -94,6 +94,8 @@ class Flags:
     """Hidden features, or width of n2's messages."""
     dropout: float | None = None
     """Dropout."""
+    input_dropout: float | None = None
+    """Dropout of the features, before all else."""
     state_width: int | None = None
     """n2: width of states."""
     pieces: int | None = None

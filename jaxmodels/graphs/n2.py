@@ -12,7 +12,7 @@ from jraph import GraphsTuple
 
 from jaxmodels.graphs.adjacency import chunked, edge_sums, symmetric
 from jaxmodels.graphs.blocks import blocks_of
-from jaxmodels.graphs.layers import SAVED, Encode, linear, norm
+from jaxmodels.graphs.layers import SAVED, Dropout, Encode, linear, norm
 from jaxmodels.graphs.n2_step import Layout, Options, State, Step, Weights
 from jaxmodels.graphs.proximity import PATHWAYS, proximity
 from jaxmodels.rules import nearest
@@ -56,6 +56,7 @@ class N2(nn.Module):
         pseudo_nodes: p.
         class_pieces: 1, or k as for ogbg-molpcba.
         dropout: behind every encoder and update: two at the input, six in a step, one in the graph head.
+        input_dropout: of the features, before the encoders; ours, as peers have it (the released code has none).
         head: 'classes' scores by proximity; 'linear' is ours, for regression, whose released head cannot run.
         norm: layer norms within steps; the released code leaves them out for regression.
         shared: one step applied L times; False gives every step its own parameters ("Lp = L", better beyond 8 steps).
@@ -82,6 +83,7 @@ class N2(nn.Module):
     pseudo_nodes: int = 256
     class_pieces: int = 1
     dropout: float = 0.0
+    input_dropout: float = 0.0
     head: str = "classes"
     norm: bool = True
     shared: bool = True
@@ -109,6 +111,7 @@ class N2(nn.Module):
             # Of many small graphs, pathways are many arrays of few operations: cheaper to compute again than to keep.
             policy = jax.checkpoint_policies.save_only_these_names(SAVED)
             step = nn.remat(Step, policy=policy, prevent_cse=False)
+        self.drop_inputs = Dropout(self.input_dropout)
         self.state_in = Encode(self.state_width, self.dropout)
         self.message_in = Encode(self.width, self.dropout)
         if not self.dense:
@@ -139,7 +142,7 @@ class N2(nn.Module):
         x = jnp.asarray(graph.nodes)
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))  # sums of edges are none
         x = x if graph.edges is None else jnp.concatenate([x, edge_sums(graph).astype(x.dtype)], -1)
-        x, mask = blocks.spread(x), blocks.mask.astype(x.dtype)
+        x, mask = blocks.spread(self.drop_inputs(x)), blocks.mask.astype(x.dtype)
         slots = blocks.spread(adjacency.loops[:, None]).reshape(-1)
         joined = adjacency._replace(
             senders=blocks.slot[adjacency.senders], receivers=blocks.slot[adjacency.receivers], loops=slots
@@ -182,8 +185,9 @@ class N2(nn.Module):
         for name in ("outputs", "steps", "width", "state_width", "pieces", "pseudo_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
+        for name in ("dropout", "input_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 <= {name} < 1")
         if self.class_pieces not in (1, self.pieces):
             raise ValueError(f"class_pieces: found {self.class_pieces}, expected 1 or pieces = {self.pieces}")
         if self.linear_order and self.pathway != "proximity":

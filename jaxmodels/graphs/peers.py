@@ -28,6 +28,7 @@ class Peer(nn.Module):
         depth: layers.
         width: hidden features, of all heads together.
         dropout: before every layer, or within every residual one; for graphs on the pooled nodes.
+        input_dropout: of the features, before all else.
         residual: see above; nodes only.
         heads: of 'gat'; the output layer has one.
         pool: 'sum' or 'mean' over the nodes of a graph.
@@ -39,6 +40,7 @@ class Peer(nn.Module):
     depth: int = 2
     width: int = 64
     dropout: float = 0.0
+    input_dropout: float = 0.0
     residual: bool = False
     heads: int = 8
     pool: str = "sum"
@@ -47,7 +49,7 @@ class Peer(nn.Module):
     def __call__(self, graph: GraphsTuple) -> Float[Array, "rows c"]:
         """Raw outputs (N, c) or (G, c), padding rows included."""
         self._check()
-        x = jnp.asarray(graph.nodes)
+        x = Dropout(self.input_dropout, name="drop_inputs")(jnp.asarray(graph.nodes))
         if self.level == "graph":
             return self._graphs(graph, x)
         return self._residual(graph, x) if self.residual else self._plain(graph, x)
@@ -101,8 +103,9 @@ class Peer(nn.Module):
                 raise ValueError(f"{name}: found '{value}', expected one of {', '.join(known)}{nearest(value, known)}")
         if self.depth < 1:
             raise ValueError(f"depth: found {self.depth}, expected at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
+        for name in ("dropout", "input_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 <= {name} < 1")
         if self.kind == "gat" and self.width % self.heads:
             raise ValueError(f"width: found {self.width}, expected a multiple of heads = {self.heads}")
         if self.residual and self.level == "graph":

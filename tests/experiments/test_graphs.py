@@ -255,13 +255,15 @@ def test_flags_reach_the_network(folder):
         return graph_runs.built(name, json.dumps(settings._asdict()), 3, "node", "single", "plain").module, settings
 
     n2, settings = built("n2", **{k: v for k, v in N2.items() if k != "method"}, dense=True, own_steps=True, remat=True,
-                         without=("local", "messages"), pathway="uniform", dropout=0.2)  # fmt: skip
-    assert (n2.steps, n2.width, n2.state_width, n2.pieces, n2.pseudo_nodes, n2.dropout) == (2, 8, 8, 2, 4, 0.2)
+                         without=("local", "messages"), pathway="uniform", dropout=0.2, input_dropout=0.7)  # fmt: skip
+    assert (n2.steps, n2.width, n2.state_width, n2.pieces, n2.pseudo_nodes) == (2, 8, 8, 2, 4)
+    assert (n2.dropout, n2.input_dropout) == (0.2, 0.7)
     assert n2.dense and not n2.shared and n2.remat and n2.pathway == "uniform" and not n2.linear_order
     assert (n2.local, n2.messages, n2.adaptation, n2.exchange) == (False, False, True, True)
     assert (settings.learning_rate, settings.weight_decay, settings.epochs) == (1e-3, 1e-6, 3)
-    gat, settings = built("gat", heads=2, width=6, residual=True, learning_rate=0.5, weight_decay=0.0, patience=7)
-    assert (gat.kind, gat.heads, gat.width, gat.residual) == ("gat", 2, 6, True)
+    gat, settings = built("gat", heads=2, width=6, residual=True, input_dropout=0.8, learning_rate=0.5,
+                          weight_decay=0.0, patience=7)  # fmt: skip
+    assert (gat.kind, gat.heads, gat.width, gat.residual, gat.input_dropout) == ("gat", 2, 6, True, 0.8)
     assert (settings.learning_rate, settings.weight_decay, settings.patience) == (0.5, 0.0, 7)
     assert built("n2", linear_order=True)[0].linear_order and built("gin", pool="mean")[0].pool == "mean"
 

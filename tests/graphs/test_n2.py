@@ -149,6 +149,15 @@ def test_dropout_acts_only_with_its_rng():
     np.testing.assert_array_equal(first, run_with(jax.random.key(0)))
 
 
+def test_input_dropout_acts_on_features_alone():
+    module, graph = small(input_dropout=0.5), batch_of(random_graph(0))
+    params, x, key = started(NODE), jnp.asarray(graph.nodes), jax.random.key(0)
+    run_with = quick(lambda x, **rngs: module.apply({"params": params}, graph._replace(nodes=x), rngs=rngs))
+    np.testing.assert_array_equal(run_with(x), run(NODE, graph))
+    assert np.abs(run_with(x, dropout=key) - run_with(x))[:5].max() > 1e-4
+    np.testing.assert_array_equal(run_with(0 * x, dropout=key), run_with(0 * x))
+
+
 def test_edge_attributes_reach_the_outputs():
     graph = random_graph(0, attributes=2)
     changed = graph._replace(edges=2 * graph.edges)
@@ -184,6 +193,7 @@ def test_official_names_go_both_ways():
         (dict(head="mlp"), "head: found 'mlp'"),
         (dict(steps=0), "steps: found 0"),
         (dict(dropout=1.0), "dropout: found 1.0"),
+        (dict(input_dropout=-0.5), "input_dropout: found -0.5"),
         (dict(class_pieces=3), "class_pieces: found 3"),
         (dict(linear_order=True, pathway="uniform"), "linear_order"),
         (dict(dense=True, pathway="attention"), "dense"),

@@ -93,6 +93,17 @@ def test_options_of_a_peer(options):
         np.testing.assert_allclose(out[2], alone[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_input_dropout_acts_on_features_alone(residual):
+    graph = batch_of(random_graph(0))
+    plain, module = (Peer("sage", 2, residual=residual, input_dropout=rate) for rate in (0.0, 0.5))
+    params, x, key = started(plain), jnp.asarray(graph.nodes), jax.random.key(0)
+    run_with = quick(lambda x, **rngs: module.apply({"params": params}, graph._replace(nodes=x), rngs=rngs))
+    np.testing.assert_array_equal(run_with(x), forward(plain)(params, graph))
+    assert np.abs(run_with(x, dropout=key) - run_with(x))[:5].max() > 1e-4
+    np.testing.assert_array_equal(run_with(0 * x, dropout=key), run_with(0 * x))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -101,6 +112,7 @@ def test_options_of_a_peer(options):
         (dict(kind="gcn", depth=0), "depth: found 0"),
         (dict(kind="gin", dropout=1.0), "dropout: found 1.0, expected 0 <= dropout < 1"),
         (dict(kind="mlp", dropout=-0.1), "dropout: found -0.1"),
+        (dict(kind="sage", input_dropout=1.0), "input_dropout: found 1.0, expected 0 <= input_dropout < 1"),
         (dict(kind="gcn", residual=True, level="graph"), "residual"),
         (dict(kind="gcn", pool="max"), "pool: found 'max'"),
     ],
