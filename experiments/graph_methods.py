@@ -30,10 +30,11 @@ class Choice(NamedTuple):
 
 SHARED = ("width", "dropout", "input_dropout")
 N2_FLAGS = {
+    "layers": "steps",
     **{name: name for name in (*SHARED, "state_width", "pieces", "pseudo_nodes", "pathway", "dense", "linear_order")},
-    "layers": "steps", "remat": "remat", "own_steps": "shared", "without": "without",
+    "remat": "remat", "own_steps": "shared", "without": "without",
 }  # fmt: skip
-PEER_FLAGS = {**{name: name for name in (*SHARED, "pool", "residual")}, "layers": "depth"}
+PEER_FLAGS = {"layers": "depth", **{name: name for name in (*SHARED, "pool", "residual")}}
 PEER, POOLED = {"depth": 2, "width": 64, "dropout": 0.5}, {"depth": 4, "width": 32, "dropout": 0.0}
 
 

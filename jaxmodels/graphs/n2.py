@@ -111,7 +111,8 @@ class N2(nn.Module):
             # Of many small graphs, pathways are many arrays of few operations: cheaper to compute again than to keep.
             policy = jax.checkpoint_policies.save_only_these_names(SAVED)
             step = nn.remat(Step, policy=policy, prevent_cse=False)
-        self.drop_inputs = Dropout(self.input_dropout)
+        if self.input_dropout:  # else no module: the released network has none there
+            self.drop_inputs = Dropout(self.input_dropout)
         self.state_in = Encode(self.state_width, self.dropout)
         self.message_in = Encode(self.width, self.dropout)
         if not self.dense:
@@ -142,7 +143,8 @@ class N2(nn.Module):
         x = jnp.asarray(graph.nodes)
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))  # sums of edges are none
         x = x if graph.edges is None else jnp.concatenate([x, edge_sums(graph).astype(x.dtype)], -1)
-        x, mask = blocks.spread(self.drop_inputs(x)), blocks.mask.astype(x.dtype)
+        x = self.drop_inputs(x) if self.input_dropout else x
+        x, mask = blocks.spread(x), blocks.mask.astype(x.dtype)
         slots = blocks.spread(adjacency.loops[:, None]).reshape(-1)
         joined = adjacency._replace(
             senders=blocks.slot[adjacency.senders], receivers=blocks.slot[adjacency.receivers], loops=slots

@@ -49,7 +49,9 @@ class Peer(nn.Module):
     def __call__(self, graph: GraphsTuple) -> Float[Array, "rows c"]:
         """Raw outputs (N, c) or (G, c), padding rows included."""
         self._check()
-        x = Dropout(self.input_dropout, name="drop_inputs")(jnp.asarray(graph.nodes))
+        x = jnp.asarray(graph.nodes)
+        if self.input_dropout:
+            x = Dropout(self.input_dropout, name="drop_inputs")(x)
         if self.level == "graph":
             return self._graphs(graph, x)
         return self._residual(graph, x) if self.residual else self._plain(graph, x)
