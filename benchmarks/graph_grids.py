@@ -2,7 +2,7 @@
 
 Every method has a grid of four configurations; on minesweeper N2 has two and its peers three. Drawn ones are the same
 for every data set and as many for each method, from ranges that it shares with the others where it has the option. With
-`input_dropout` the same ones get a dropout of the features, drawn apart.
+`input_dropout` they get a dropout of the features, and N2 has the rate, decay and dropouts of its peers.
 """
 
 from typing import Any
@@ -33,12 +33,18 @@ DEEP_PEER = {**PEER_GRID[2], "depth": 12}
 def grid(dataset: str, method: str, drawn: int = 0, *, input_dropout: bool = False) -> tuple[Config, ...]:
     """The configurations of a method on a data set: the written ones, or `drawn` random ones if that is not 0."""
     if drawn:
-        found, rng = draw(method, drawn), np.random.default_rng(1)
-        rates = rng.choice([0.0, 0.5, 0.8], drawn).tolist()
-        return tuple({**c, "input_dropout": r} for c, r in zip(found, rates, strict=True)) if input_dropout else found
+        return draw_together(method, drawn) if input_dropout else draw(method, drawn)
     if dataset == "minesweeper":
         return (PUBLISHED, DEEP) if method == "n2" else (*PEER_GRID[2:], DEEP_PEER)
     return N2_GRID if method == "n2" else PEER_GRID
+
+
+def draw_together(method: str, count: int) -> tuple[Config, ...]:
+    """Drawn ones whose rate, decay and dropouts are the same numbers for all methods: luck in them is nobody's."""
+    rates = np.random.default_rng(1).choice([0.0, 0.5, 0.8], count).tolist()
+    common = [{name: peer[name] for name in ("lr", "decay", "dropout")} for peer in draw("gcn", count)]
+    own = draw(method, count)
+    return tuple({**o, **c, "input_dropout": r} for o, c, r in zip(own, common, rates, strict=True))
 
 
 def draw(method: str, count: int) -> tuple[Config, ...]:
